@@ -1,0 +1,3 @@
+drop table earning_reversals;
+drop table maturity;
+drop table creator_earnings;

@@ -1,0 +1,12 @@
+drop view payout_batch_summary;
+drop view creator_payout_history;
+drop view creator_payouts;
+drop table withdrawal_requests;
+drop table payout_exclusions;
+drop table payout_operations;
+drop table payout_items;
+drop function count_payout_items;
+drop table payout_chunks;
+drop table payout_batch_counts;
+drop table payout_batches;
+drop table payout_runs;

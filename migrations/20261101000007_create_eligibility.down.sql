@@ -1,0 +1,9 @@
+drop function get_creator_earnings_summary;
+drop function get_creator_pending_balance;
+drop function can_creator_receive_payouts;
+drop function get_eligible_creators_for_payout;
+drop function payout_recheck;
+drop function payout_candidates;
+drop function minimum_payout_minor;
+drop function is_unsettled;
+drop function first_exclusion;
