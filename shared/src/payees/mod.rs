@@ -1,0 +1,54 @@
+//! Everyone who is paid, and their connected accounts as Stripe last described them. Readiness is believed from Stripe only:
+//! from `account.updated` and from reading the account, never from a file.
+
+pub mod import;
+pub mod store;
+
+use uuid::Uuid;
+
+use crate::clock::{self, Schedule};
+use crate::db::Db;
+use crate::error::Result;
+use crate::rails::stripe::Stripe;
+
+/// Reads from Stripe the accounts whose events did not say which description is the newest. Reads are rationed: so many a sweep.
+pub async fn read_stale(db: &Db, stripe: &Stripe) -> Result<()> {
+    let mut tx = db.begin().await?;
+    let stale = store::stale(&mut tx, 50).await?;
+    drop(tx);
+    for (payee, id) in stale {
+        // Asked before it is read: an event that comes meanwhile is newer and wins.
+        let at = clock::now();
+        let account = match stripe.account(&id).await {
+            Ok(account) => account,
+            Err(error) => {
+                tracing::warn!(account = id, error = %error, "account could not be read");
+                return Ok(());
+            }
+        };
+        let mut tx = db.begin().await?;
+        match account {
+            Some(account) => store::describe(&mut tx, &[(payee, account)], at).await?,
+            None => {
+                store::deauthorize(&mut tx, &id, at).await?;
+                store::mark_read(&mut tx, &id).await?;
+            }
+        }
+        tx.commit("describe account").await?;
+    }
+    Ok(())
+}
+
+/// A payee as someone enters it: settings, and the connected account it claims.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPayee {
+    pub id: Uuid,
+    pub account: Option<String>,
+    pub country: Option<String>,
+    pub email: Option<String>,
+    pub payout_enabled: bool,
+    /// In whole units, as written: `12.50`.
+    pub minimum_payout: Option<String>,
+    pub schedule: Schedule,
+    pub beta: bool,
+}

@@ -1,0 +1,124 @@
+//! The SQL of payees.
+
+use chrono::{DateTime, SubsecRound, Utc};
+use uuid::Uuid;
+
+use super::NewPayee;
+use crate::db::{Tx, query, query_as};
+use crate::error::Result;
+use crate::rails::stripe::Account;
+
+/// Rows written by one statement.
+const ROWS_AT_ONCE: usize = 5_000;
+
+/// Enters payees and their settings; those there are get what is said now. Accounts come by [`describe`].
+pub async fn import(tx: &mut Tx, payees: &[NewPayee]) -> Result<()> {
+    for rows in payees.chunks(ROWS_AT_ONCE) {
+        let people = query(
+            "insert into payees (id, email) select * from unnest($1::uuid[], $2::text[])
+             on conflict (id) do update set email = coalesce(excluded.email, payees.email)",
+        );
+        let ids: Vec<Uuid> = rows.iter().map(|it| it.id).collect();
+        tx.run(people.bind(ids.clone()).bind(rows.iter().map(|it| it.email.clone()).collect::<Vec<_>>())).await?;
+        let settings = query(
+            "insert into creator_payout_settings (creator_id, payout_enabled, minimum_payout_amount, schedule, beta_enabled)
+             select id, enabled, minimum::numeric, schedule, beta from unnest($1::uuid[], $2::bool[], $3::text[], $4::text[], $5::bool[]) as u (id, enabled, minimum, schedule, beta)
+             on conflict (creator_id) do update set payout_enabled = excluded.payout_enabled, minimum_payout_amount = excluded.minimum_payout_amount,
+                schedule = excluded.schedule, beta_enabled = excluded.beta_enabled, updated_at = now()",
+        )
+        .bind(ids)
+        .bind(rows.iter().map(|it| it.payout_enabled).collect::<Vec<_>>())
+        .bind(rows.iter().map(|it| it.minimum_payout.clone()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|it| it.schedule.as_str().to_owned()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|it| it.beta).collect::<Vec<_>>());
+        tx.run(settings).await?;
+    }
+    Ok(())
+}
+
+/// Records what Stripe says of payees' accounts at an instant. Another account than before, or another bank account, is a
+/// change of destination and starts the cool-off; the first is none.
+pub async fn describe(tx: &mut Tx, accounts: &[(Uuid, Account)], at: DateTime<Utc>) -> Result<()> {
+    // Stripe's events carry whole seconds: one of the second in which an account was read cannot be told from an older one,
+    // and must not be taken for one.
+    let at = at.trunc_subsecs(0);
+    for rows in accounts.chunks(ROWS_AT_ONCE) {
+        let statement = query(
+            "insert into stripe_accounts as a (payee_id, account, country, transfers_active, payouts_enabled, charges_enabled, past_due, disabled_reason,
+                                               payout_interval, destination, state_at)
+             select *, $11 from unnest($1::uuid[], $2::text[], $3::text[], $4::bool[], $5::bool[], $6::bool[], $7::bool[], $8::text[], $9::text[], $10::text[])
+             on conflict (payee_id) do update set
+                account = excluded.account, country = coalesce(excluded.country, a.country), transfers_active = excluded.transfers_active,
+                payouts_enabled = excluded.payouts_enabled, charges_enabled = excluded.charges_enabled, past_due = excluded.past_due,
+                disabled_reason = excluded.disabled_reason, payout_interval = excluded.payout_interval, destination = coalesce(excluded.destination, a.destination),
+                destination_changed_at = case
+                    when a.account <> excluded.account or a.destination <> excluded.destination then excluded.state_at
+                    else a.destination_changed_at end,
+                deauthorized_at = case when a.account <> excluded.account then null else a.deauthorized_at end,
+                state_at = excluded.state_at, stale = false, updated_at = now()",
+        )
+        .bind(rows.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, it)| it.id.clone()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, it)| it.country.clone()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, it)| it.transfers_active()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, it)| it.payouts_enabled).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, it)| it.charges_enabled).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, it)| it.past_due()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, it)| it.disabled_reason().map(str::to_owned)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, it)| it.payout_interval().map(str::to_owned)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, it)| it.destination().map(str::to_owned)).collect::<Vec<_>>())
+        .bind(at);
+        tx.run(statement).await?;
+    }
+    Ok(())
+}
+
+/// The payee of a connected account, and when its description is from, under the row's lock.
+pub async fn by_account(tx: &mut Tx, account: &str) -> Result<Option<(Uuid, DateTime<Utc>)>> {
+    let statement = query_as(
+        "select payee_id, case when state_at = '-infinity' then 'epoch' else state_at end from stripe_accounts where account = $1 for no key update",
+    );
+    tx.optional(statement.bind(account.to_owned())).await
+}
+
+/// Asks a sweep to read the account again: its events do not say which of them is the newer.
+pub async fn mark_stale(tx: &mut Tx, account: &str) -> Result<u64> {
+    Ok(tx
+        .run(query("update stripe_accounts set stale = true where account = $1").bind(account.to_owned()))
+        .await?
+        .rows_affected())
+}
+
+/// The platform may no longer act for the account: it is not ready until it is connected anew.
+pub async fn deauthorize(tx: &mut Tx, account: &str, at: DateTime<Utc>) -> Result<u64> {
+    let statement = query(
+        "update stripe_accounts set deauthorized_at = coalesce(deauthorized_at, $2), updated_at = now() where account = $1",
+    );
+    Ok(tx.run(statement.bind(account.to_owned()).bind(at)).await?.rows_affected())
+}
+
+/// Accounts to be read again.
+pub async fn stale(tx: &mut Tx, limit: i64) -> Result<Vec<(Uuid, String)>> {
+    tx.all(query_as("select payee_id, account from stripe_accounts where stale order by payee_id limit $1").bind(limit)).await
+}
+
+/// Makes payout legs that were refused due again: the bank account changed, so the same money may go out by a new payout.
+pub async fn retry_payouts_of(tx: &mut Tx, payee: Uuid, now: DateTime<Utc>) -> Result<u64> {
+    let statement = query(
+        "update payout_items set due_at = $2 where creator_id = $1 and status in ('payout_blocked', 'returned') and due_at is null",
+    );
+    Ok(tx.run(statement.bind(payee).bind(now)).await?.rows_affected())
+}
+
+/// The payee's bank account as last described.
+pub async fn destination(tx: &mut Tx, payee: Uuid) -> Result<Option<String>> {
+    let row: Option<(Option<String>,)> =
+        tx.optional(query_as("select destination from stripe_accounts where payee_id = $1").bind(payee)).await?;
+    Ok(row.and_then(|(destination,)| destination))
+}
+
+/// The account was read; there is nothing more to know of it now.
+pub async fn mark_read(tx: &mut Tx, account: &str) -> Result<()> {
+    tx.run(query("update stripe_accounts set stale = false where account = $1").bind(account.to_owned())).await?;
+    Ok(())
+}
