@@ -1,0 +1,116 @@
+//! Every scheduled job by its name in the template. A new job is one function in its domain, one variant here, one schedule
+//! there. Each may run twice at once, late, or after a year of not running.
+
+use chrono::{DateTime, Duration, Utc};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::config::{self, Policy};
+use crate::db::Db;
+use crate::error::Result;
+use crate::payouts::cycle;
+use crate::payouts::sweep::{Pace, Sweeper};
+use crate::queue::Queue;
+use crate::rails::stripe::Stripe;
+use crate::telemetry::{Metric, metric};
+use crate::{aws, clock, earnings, notifications, payees, stripe_events};
+
+/// What EventBridge Scheduler says when a job's schedule fires.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fired {
+    pub job: Job,
+    pub scheduled_time: Option<DateTime<Utc>>,
+    /// How a sweep goes about it; the schedule leaves it out.
+    #[serde(default)]
+    pub pace: Pace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Job {
+    /// Brings back what was lost, continues what waited, tells people what is in the outbox.
+    Sweep,
+    /// Makes available what is no longer held.
+    Mature,
+    /// Takes up failed items whose reason is gone; looks at runs that are stuck.
+    Retry,
+    /// Says that we are alive; its absence alarms.
+    Heartbeat,
+}
+
+/// What the jobs work with.
+pub struct Jobs {
+    db: Db,
+    stripe: Stripe,
+    policy: Policy,
+    notification: Queue,
+    sweeper: Sweeper,
+    stuck_run_minutes: i64,
+}
+
+impl Jobs {
+    pub async fn load() -> Result<Self> {
+        let aws = aws::settings().await;
+        let db = Db::connect(&config::database_url().await?, 2)?;
+        let key = config::Stripe::load().await?;
+        let stripe = Stripe::new(&key)?;
+        let policy = Policy::load()?;
+        stripe_events::remember_mode(&db, key.is_live()).await?;
+        let sweeper = Sweeper {
+            db: db.clone(),
+            stripe: stripe.clone(),
+            policy: policy.clone(),
+            create_batch: Queue::new(&aws, config::create_batch_queue_url()?),
+            process_chunk: Queue::new(&aws, config::process_chunk_queue_url()?),
+        };
+        let notification = Queue::new(&aws, config::notification_queue_url()?);
+        Ok(Self { db, stripe, policy, notification, sweeper, stuck_run_minutes: config::stuck_run_minutes()? })
+    }
+
+    pub async fn run(&self, fired: &Fired) -> Result<()> {
+        match fired.job {
+            Job::Sweep => self.sweep(fired.pace).await,
+            Job::Mature => {
+                let postings = earnings::mature(&self.db, clock::now()).await?;
+                tracing::info!(postings, "matured");
+                Ok(())
+            }
+            Job::Retry => self.sweeper.retry(self.stuck_run_minutes).await,
+            Job::Heartbeat => self.heartbeat().await,
+        }
+    }
+
+    async fn sweep(&self, pace: Pace) -> Result<()> {
+        stripe_events::retry_waiting(&self.db, &self.policy).await?;
+        payees::read_stale(&self.db, &self.stripe).await?;
+        self.sweeper.sweep(pace).await?;
+        notifications::announce(&self.db, &self.notification, Duration::minutes(5)).await?;
+        self.tell_ages().await
+    }
+
+    /// The ages that alarms watch.
+    async fn tell_ages(&self) -> Result<()> {
+        let mut tx = self.db.begin().await?;
+        let oldest = crate::payouts::store::jobs::oldest_unknown(&mut tx).await?;
+        let age = oldest.map_or(0, |since| (clock::now() - since).num_seconds());
+        metric(Metric::UnknownOutcomeAgeSeconds, age, &[]);
+        Ok(())
+    }
+
+    /// Beats only if the database answers and every cycle that was due today has its run: the silence is what alarms.
+    async fn heartbeat(&self) -> Result<()> {
+        self.tell_ages().await?;
+        let missing = cycle::missing(&self.db, self.policy.calendar, clock::now()).await?;
+        if missing.is_empty() {
+            metric(Metric::Heartbeat, 1, &[]);
+            return Ok(());
+        }
+        let today = self.policy.calendar.date_of(clock::now());
+        tracing::error!(?missing, %today, "a pay day has no run");
+        let mut tx = self.db.begin().await?;
+        let payload = json!({ "cycleDate": today, "schedules": missing });
+        notifications::store::put(&mut tx, &format!("run_missing:{today}"), "run_missing", payload).await?;
+        tx.commit("tell of a missing run").await
+    }
+}

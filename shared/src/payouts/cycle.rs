@@ -1,0 +1,128 @@
+//! From the calendar to chunks in the queue: a schedule fires (or an operator asks), runs are made, then their batches.
+//!
+//! Everything here may happen twice or be killed half-way: a run is unique by schedule and date, its batches are made in one
+//! transaction or not at all, and a message that got lost is sent again by the sweep.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::Deserialize;
+
+use super::store::batches;
+use crate::clock::{self, Calendar, Schedule};
+use crate::config::Policy;
+use crate::db::Db;
+use crate::error::{Error, Result};
+use crate::id::RunId;
+use crate::queue::{Message, Queue};
+
+/// What EventBridge Scheduler says when a payout schedule fires.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fired {
+    pub schedule: Schedule,
+    /// The time it was scheduled for, however late it comes.
+    pub scheduled_time: DateTime<Utc>,
+}
+
+/// What became of a request to start a cycle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Started {
+    /// The runs of the date, one per schedule; the flag tells which are new.
+    Runs(Vec<(RunId, bool)>),
+    /// No schedule has a cycle on that date.
+    NotDue,
+    /// A pause or the kill switch is on; nothing was started.
+    Paused,
+}
+
+/// A schedule has fired. The date is the scheduled time's, in the payout zone.
+pub async fn fired(db: &Db, queue: &Queue, fired: &Fired, calendar: Calendar) -> Result<Started> {
+    let cycle_on = calendar.date_of(fired.scheduled_time);
+    if !fired.schedule.is_due_on(cycle_on) {
+        return Ok(Started::NotDue);
+    }
+    start(db, queue, &[fired.schedule], cycle_on, calendar, "schedule").await
+}
+
+/// Someone asks for the cycle of a date: all schedules due then. A cycle whose cut-off is still to come is refused.
+pub async fn asked(db: &Db, queue: &Queue, cycle_on: NaiveDate, calendar: Calendar, requested_by: &str) -> Result<Started> {
+    if calendar.cutoff(cycle_on) > clock::now() {
+        let message = format!(
+            "The cycle of {cycle_on} is in the future; it can be run from {} on.",
+            calendar.cutoff(cycle_on).to_rfc3339()
+        );
+        return Err(Error::invalid("CYCLE_IN_FUTURE", message));
+    }
+    let due = Schedule::due_on(cycle_on);
+    if due.is_empty() {
+        return Ok(Started::NotDue);
+    }
+    start(db, queue, &due, cycle_on, calendar, requested_by).await
+}
+
+async fn start(
+    db: &Db,
+    queue: &Queue,
+    schedules: &[Schedule],
+    cycle_on: NaiveDate,
+    calendar: Calendar,
+    requested_by: &str,
+) -> Result<Started> {
+    let cutoff_at = calendar.cutoff(cycle_on);
+    let mut tx = db.begin().await?;
+    if batches::is_stopped(&mut tx).await? {
+        return Ok(Started::Paused);
+    }
+    let mut runs = Vec::new();
+    for schedule in schedules {
+        runs.push(batches::start_run(&mut tx, *schedule, cycle_on, cutoff_at, requested_by).await?);
+    }
+    tx.commit("start runs").await?;
+    let new: Vec<Message> =
+        runs.iter().filter(|(_, new)| *new).map(|(run_id, _)| Message::CreateBatch { run_id: *run_id }).collect();
+    queue.send_all("queue runs", &new).await?;
+    Ok(Started::Runs(runs))
+}
+
+/// The schedules that had a cycle today, whose cut-off is over by an hour, and that have no run: somebody must hear of it today.
+pub async fn missing(db: &Db, calendar: Calendar, now: DateTime<Utc>) -> Result<Vec<Schedule>> {
+    let today = calendar.date_of(now);
+    if calendar.cutoff(today) + chrono::Duration::hours(1) > now {
+        return Ok(Vec::new());
+    }
+    let mut tx = db.begin().await?;
+    let there = batches::schedules_run_on(&mut tx, today).await?;
+    Ok(Schedule::due_on(today).into_iter().filter(|due| !there.iter().any(|schedule| schedule == due.as_str())).collect())
+}
+
+/// The batch creator: matures holds, makes the run's batches, and queues their chunks. Run again at any point, it ends the same.
+pub async fn create_batches(db: &Db, queue: &Queue, policy: &Policy, chunk_size: i64, run: RunId) -> Result<()> {
+    let mut tx = db.begin().await?;
+    let stopped = batches::is_stopped(&mut tx).await?;
+    let cutoff_at = batches::lock_run(&mut tx, run).await?.map(|run| run.cutoff_at);
+    tx.commit("read run").await?;
+    let Some(cutoff_at) = cutoff_at else {
+        tracing::warn!(run = run.0, "there is no such run");
+        return Ok(());
+    };
+    if stopped {
+        tracing::info!(run = run.0, "paused: the sweep brings the run back on resume");
+        return Ok(());
+    }
+    crate::earnings::mature(db, cutoff_at.min(clock::now())).await?;
+
+    let mut tx = db.begin().await?;
+    let locked = batches::lock_run(&mut tx, run).await?.ok_or_else(|| Error::not_found("The run"))?;
+    if locked.batches_created_at.is_none() {
+        batches::remember_policy(&mut tx, policy).await?;
+        let made = batches::create_batches(&mut tx, &locked, policy, chunk_size, clock::now()).await?;
+        tracing::info!(run = run.0, batches = made.batches, items = made.items, excluded = made.excluded, "batches created");
+    }
+    tx.commit("create batches").await?;
+
+    let mut tx = db.begin().await?;
+    let chunks = batches::chunks_to_queue(&mut tx, run).await?;
+    super::complete_run(&mut tx, run).await?;
+    tx.commit("mark chunks queued").await?;
+    let messages: Vec<Message> = chunks.into_iter().map(|chunk_id| Message::ProcessChunk { chunk_id }).collect();
+    queue.send_all("queue chunks", &messages).await
+}

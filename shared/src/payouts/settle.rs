@@ -1,0 +1,303 @@
+//! What a reply, or what a lookup found, means for an item and its attempt. Pure: facts in, new rows out.
+
+use chrono::{DateTime, Utc};
+
+use super::item::{Event, Illegal, Item, Status};
+use super::operation::{self, Operation, State, not_available_retry_after, not_run_retry_after, unknown_retry_after};
+use super::store::chunks::{ItemUpdate, Loaded, LoadedOperation, OperationUpdate};
+use crate::config::Sending;
+use crate::ledger::Posting;
+use crate::rails::stripe::Found;
+use crate::rails::{Accepted, Hindrance, Leg, Outcome, Refusal, Reply};
+
+/// How long a payout may wait for the connected balance before a person looks.
+const NOT_AVAILABLE_LIMIT_DAYS: i64 = 2;
+
+/// What the rest of the batch must hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consequence {
+    /// The platform's balance is short: the batch halts until it is funded.
+    OutOfFunds,
+    /// Stripe refuses our key: everything halts.
+    KeyRefused,
+    /// Something contradicts itself: the batch halts for a person.
+    Contradiction,
+    /// The leg's endpoint asks for a slower pace.
+    SlowDown(Leg),
+    /// Stripe does not know the account: the payee is blocked, the batch goes on.
+    BlockPayee,
+    /// Stripe dislikes a request it may have run before: a person should know.
+    PageSomeone,
+}
+
+/// The rows that an item's reply changes.
+#[derive(Debug)]
+pub struct Settled {
+    pub item: ItemUpdate,
+    pub operation: OperationUpdate,
+    pub postings: Vec<Posting>,
+    pub consequences: Vec<Consequence>,
+}
+
+/// The attempt's row as it is, to be changed.
+pub fn unchanged(operation: &LoadedOperation) -> OperationUpdate {
+    let Operation { state, first_dispatched_at, dispatched_at, sends, look_up, cleared, .. } = operation.facts;
+    OperationUpdate {
+        id: operation.id,
+        was: state,
+        state,
+        first_dispatched_at,
+        dispatched_at,
+        send_deadline: None,
+        sends,
+        lookups: operation.lookups,
+        look_up,
+        cleared,
+        stripe_id: None,
+        stripe_status: None,
+        http_status: None,
+        code: None,
+        message: None,
+        request_id: None,
+        replayed: false,
+        unknown_since: state.is_open().then_some(operation.unknown_since).flatten(),
+    }
+}
+
+/// The item's row as it has become; without a failure and not due any more unless said otherwise.
+pub fn item_row(loaded: &Loaded) -> ItemUpdate {
+    ItemUpdate {
+        was: loaded.was,
+        item: loaded.item.clone(),
+        account: loaded.account.clone(),
+        destination: loaded.destination.clone(),
+        failure_code: None,
+        failure_reason: None,
+        due_at: None,
+        waiting_since: None,
+        arrival_on: None,
+    }
+}
+
+/// Applies the reply to a send. `None`: the attempt is closed already (a webhook was faster) and the reply says nothing new.
+pub fn reply(loaded: &mut Loaded, reply: &Reply, now: DateTime<Utc>, sending: &Sending) -> Result<Option<Settled>, Illegal> {
+    let Some(attempt) = loaded
+        .operation
+        .clone()
+        .filter(|attempt| matches!(attempt.facts.state, State::Dispatched | State::Unknown | State::NotRun))
+    else {
+        return Ok(None);
+    };
+    let leg = attempt.facts.leg;
+    let mut row = unchanged(&attempt);
+    row.state = operation::state_after(&reply.outcome);
+    row.http_status = reply.http_status;
+    row.code = reply.code.clone();
+    row.message = reply.message.clone();
+    row.request_id = reply.request_id.clone();
+    row.replayed = reply.replayed;
+    let age = now - attempt.facts.first_dispatched_at;
+    let mut consequences = Vec::new();
+    let mut postings = Vec::new();
+    let mut due_at = None;
+    let mut waiting_since = None;
+    let mut arrival_on = None;
+
+    match &reply.outcome {
+        Outcome::Accepted(accepted) => {
+            row.stripe_id = Some(accepted.stripe_id.clone());
+            row.stripe_status = accepted.status.clone();
+            row.unknown_since = None;
+            postings = accept(&mut loaded.item, leg, accepted)?;
+            if matches!(loaded.item.status, Status::PayoutBlocked) {
+                row.state = State::Returned;
+            }
+            arrival_on = accepted.arrival_on;
+            due_at = (loaded.item.status == Status::AwaitingAvailable).then_some(now);
+            waiting_since = due_at;
+        }
+        Outcome::Rejected(refusal) => {
+            row.unknown_since = None;
+            let event = match (leg, refusal) {
+                (Leg::Transfer, Refusal::Funds) => {
+                    consequences.push(Consequence::OutOfFunds);
+                    Event::TransferShort
+                }
+                (Leg::Transfer, Refusal::NoAccount | Refusal::Other) => Event::TransferRejected,
+                (Leg::Payout, Refusal::Funds) => Event::PayoutNotYetAvailable,
+                (Leg::Payout, Refusal::NoAccount | Refusal::Other) => Event::PayoutRejected,
+            };
+            postings = loaded.item.apply(event)?;
+            if *refusal == Refusal::NoAccount {
+                consequences.push(Consequence::BlockPayee);
+            }
+            if event == Event::PayoutNotYetAvailable {
+                waiting_since = loaded.waiting_since.or(Some(now));
+                if waiting_since.is_some_and(|since| now - since > chrono::Duration::days(NOT_AVAILABLE_LIMIT_DAYS)) {
+                    postings.extend(loaded.item.apply(Event::NeedsReview)?);
+                } else {
+                    due_at = Some(now + not_available_retry_after(attempt.facts.attempt, sending));
+                }
+            }
+        }
+        Outcome::NotRun(hindrance) => {
+            row.unknown_since = None;
+            due_at = Some(now + not_run_retry_after(reply, attempt.facts.sends, age));
+            match hindrance {
+                Hindrance::RateLimited => consequences.push(Consequence::SlowDown(leg)),
+                Hindrance::KeyRefused => consequences.push(Consequence::KeyRefused),
+                Hindrance::Unreachable | Hindrance::NotSent => {}
+            }
+        }
+        Outcome::Unknown { look_up, .. } => {
+            row.unknown_since = attempt.unknown_since.or(Some(attempt.facts.dispatched_at));
+            row.look_up = *look_up;
+            due_at = Some(now + unknown_retry_after(attempt.facts.sends + attempt.lookups, age));
+            match reply.http_status {
+                Some(_) if refuses_key(reply) => consequences.push(Consequence::KeyRefused),
+                Some(429) => consequences.push(Consequence::SlowDown(leg)),
+                Some(400 | 402) => consequences.push(Consequence::PageSomeone),
+                _ => {}
+            }
+        }
+        Outcome::Frozen { stripe_id, .. } => {
+            row.stripe_id = stripe_id.clone();
+            row.unknown_since = attempt.unknown_since.or(Some(attempt.facts.dispatched_at));
+            postings = loaded.item.apply(Event::NeedsReview)?;
+            consequences.push(Consequence::Contradiction);
+        }
+    }
+    let mut item = item_row(loaded);
+    (item.due_at, item.waiting_since, item.arrival_on) = (due_at, waiting_since, arrival_on);
+    if !matches!(row.state, State::Accepted) {
+        item.failure_code = reply.code.clone();
+        item.failure_reason = reply.message.clone().or_else(|| explain(&reply.outcome));
+    }
+    Ok(Some(Settled { item, operation: row, postings, consequences }))
+}
+
+/// Whether a reply says that nothing more may be sent: Stripe refuses our key, or contradicts itself.
+pub fn halts(reply: &Reply) -> bool {
+    matches!(reply.outcome, Outcome::Frozen { .. } | Outcome::NotRun(Hindrance::KeyRefused)) || refuses_key(reply)
+}
+
+fn refuses_key(reply: &Reply) -> bool {
+    matches!(reply.http_status, Some(401 | 403)) && reply.code.as_deref() != Some("account_invalid")
+}
+
+/// What an accepted leg does to its item: also when the answer already says that the bank has paid or refused.
+pub fn accept(item: &mut Item, leg: Leg, accepted: &Accepted) -> Result<Vec<Posting>, Illegal> {
+    if leg == Leg::Transfer {
+        return item.apply(Event::TransferAccepted);
+    }
+    let mut postings = item.apply(Event::PayoutAccepted)?;
+    match accepted.status.as_deref() {
+        Some("paid") => postings.extend(item.apply(Event::PayoutPaid)?),
+        Some("failed" | "canceled") => postings.extend(item.apply(Event::PayoutFailed)?),
+        _ => {}
+    }
+    Ok(postings)
+}
+
+/// What a lookup means. For an open attempt: found is accepted, a miss proves nothing. For a closed one: a miss clears the
+/// way for the next attempt, something live is a contradiction. An object that failed or was reversed in full is not live.
+pub fn lookup(
+    loaded: &mut Loaded,
+    found: Option<&Found>,
+    now: DateTime<Utc>,
+    sending: &Sending,
+) -> Result<Option<Settled>, Illegal> {
+    let Some(attempt) = loaded.operation.clone() else { return Ok(None) };
+    let facts = &attempt.facts;
+    if facts.state.is_open()
+        && let Some(found) = found
+    {
+        let same = found.amount_minor == asked_minor(&loaded.item, facts.leg)
+            && found.currency.eq_ignore_ascii_case(&loaded.item.currency.code());
+        let outcome = if same {
+            let arrival_on =
+                found.arrival_date.and_then(|seconds| DateTime::from_timestamp(seconds, 0)).map(|instant| instant.date_naive());
+            Outcome::Accepted(Accepted { stripe_id: found.stripe_id.clone(), status: found.status.clone(), arrival_on })
+        } else {
+            Outcome::Frozen {
+                why: "Stripe has another amount under our mark".to_owned(),
+                stripe_id: Some(found.stripe_id.clone()),
+            }
+        };
+        return reply(loaded, &Reply::bare(outcome), now, sending);
+    }
+    let live = found.filter(|found| {
+        !matches!(found.status.as_deref(), Some("failed" | "canceled"))
+            && (facts.leg == Leg::Payout || found.reversed_minor < found.amount_minor)
+    });
+    let mut row = unchanged(&attempt);
+    row.lookups += 1;
+    let mut postings = Vec::new();
+    let mut consequences = Vec::new();
+    let mut due_at = Some(now);
+    if facts.state.is_open() {
+        let window_over = now >= facts.first_dispatched_at + sending.replay_window;
+        row.look_up = false;
+        row.cleared = window_over;
+        if !window_over {
+            due_at = Some(now + unknown_retry_after(facts.sends + row.lookups, now - facts.first_dispatched_at));
+        }
+    } else if let Some(live) = live {
+        row.state = State::Frozen;
+        row.stripe_id = Some(live.stripe_id.clone());
+        row.unknown_since = Some(now);
+        postings = loaded.item.apply(Event::NeedsReview)?;
+        consequences.push(Consequence::Contradiction);
+        due_at = None;
+    } else {
+        row.cleared = true;
+    }
+    let mut item = item_row(loaded);
+    (item.due_at, item.waiting_since) = (due_at, loaded.waiting_since);
+    (item.failure_code, item.failure_reason) = (loaded.failure_code.clone(), loaded.failure_reason.clone());
+    Ok(Some(Settled { item, operation: row, postings, consequences }))
+}
+
+/// The lookup got no answer: nothing is known, ask again later.
+pub fn lookup_failed(loaded: &Loaded, now: DateTime<Utc>) -> Option<Settled> {
+    let attempt = loaded.operation.as_ref()?;
+    let mut operation = unchanged(attempt);
+    operation.lookups += 1;
+    let mut item = item_row(loaded);
+    item.due_at =
+        Some(now + unknown_retry_after(attempt.facts.sends + operation.lookups, now - attempt.facts.first_dispatched_at));
+    item.waiting_since = loaded.waiting_since;
+    (item.failure_code, item.failure_reason) = (loaded.failure_code.clone(), loaded.failure_reason.clone());
+    Some(Settled { item, operation, postings: Vec::new(), consequences: Vec::new() })
+}
+
+/// The replay window is over and Stripe knows nothing: a person decides.
+pub fn give_up(loaded: &mut Loaded) -> Result<Option<Settled>, Illegal> {
+    let Some(attempt) = loaded.operation.clone() else { return Ok(None) };
+    let postings = loaded.item.apply(Event::NeedsReview)?;
+    let mut row = unchanged(&attempt);
+    row.state = State::Unresolved;
+    let mut item = item_row(loaded);
+    item.failure_code = Some("unresolved".to_owned());
+    item.failure_reason = Some("Stripe never said what became of this payment.".to_owned());
+    Ok(Some(Settled { item, operation: row, postings, consequences: vec![Consequence::PageSomeone] }))
+}
+
+/// What a leg of an item asks Stripe for, minor units.
+pub fn asked_minor(item: &Item, leg: Leg) -> i64 {
+    match leg {
+        Leg::Transfer => item.transfer_minor,
+        Leg::Payout => item.payout_minor,
+    }
+}
+
+fn explain(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Unknown { why, .. } | Outcome::Frozen { why, .. } => Some(why.clone()),
+        Outcome::NotRun(Hindrance::NotSent) | Outcome::Accepted(_) => None,
+        Outcome::NotRun(Hindrance::RateLimited) => Some("Stripe asks for a slower pace.".to_owned()),
+        Outcome::NotRun(Hindrance::KeyRefused) => Some("Stripe refuses the key.".to_owned()),
+        Outcome::NotRun(Hindrance::Unreachable) => Some("Stripe cannot be reached.".to_owned()),
+        Outcome::Rejected(_) => Some("Stripe refused it.".to_owned()),
+    }
+}

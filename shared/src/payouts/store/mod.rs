@@ -1,0 +1,7 @@
+//! The SQL of payouts: [`batches`] makes them, [`chunks`] pays them, [`jobs`] keeps them going, [`reports`] tells of them.
+
+pub mod batches;
+pub mod chunks;
+pub mod cycle_report;
+pub mod jobs;
+pub mod reports;

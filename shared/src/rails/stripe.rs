@@ -1,0 +1,341 @@
+//! All of Stripe that moves or reads money: async-stripe builds the requests, our own client sends them once and keeps
+//! status, headers and raw body, [`super::read_answer`] says what the answer means.
+//!
+//! async-stripe's `Retry` and `ExponentialBackoff` strategies re-send POSTs without any key and are never used. Reads are
+//! rationed like sends: lists come in pages of 100.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use http::Method;
+use http::header::HeaderValue;
+use hyper::body::Bytes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use stripe::StripeRequest;
+use stripe_client_core::{RequestBuilder, StripeMethod};
+use stripe_connect::account::{ListAccount, RetrieveAccount};
+use stripe_connect::transfer::{CreateTransfer, ListTransfer};
+use stripe_core::balance::RetrieveForMyAccountBalance;
+use stripe_core::payout::{CreatePayout, ListPayout};
+use stripe_types::{RangeBoundsTs, RangeQueryTs};
+
+use super::{Asked, Leg, Reply, read_answer};
+use crate::config;
+use crate::error::{Error, Kind, Result};
+use crate::http_client::{Answer, Failure, HttpClient};
+
+/// What is written on every object we make, so that a lookup or a webhook finds its operation again.
+pub struct Marks<'a> {
+    /// `{instance}-{operation id}`.
+    pub operation: &'a str,
+    /// `{instance}-{item id}`; also a transfer's group.
+    pub item: &'a str,
+}
+
+/// The body of a POST, built once and committed before the first send: every later send of the attempt repeats these bytes.
+pub fn request_body(asked: &Asked, marks: &Marks<'_>) -> String {
+    let currency = asked.currency.parse::<stripe_types::Currency>().unwrap_or_else(|never| match never {});
+    let metadata =
+        HashMap::from([("operation_id".to_owned(), marks.operation.to_owned()), ("item_id".to_owned(), marks.item.to_owned())]);
+    let built = match asked.leg {
+        Leg::Transfer => CreateTransfer::new(currency, asked.account.as_str())
+            .amount(asked.amount_minor)
+            .transfer_group(marks.item)
+            .metadata(metadata)
+            .build(),
+        Leg::Payout => CreatePayout::new(asked.amount_minor, currency).metadata(metadata).build(),
+    };
+    built.body.unwrap_or_default()
+}
+
+/// A transfer or payout that a lookup found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    pub stripe_id: String,
+    pub amount_minor: i64,
+    pub currency: String,
+    pub status: Option<String>,
+    pub arrival_date: Option<i64>,
+    /// Minor units that a reversal took back.
+    pub reversed_minor: i64,
+}
+
+/// A connected account as Stripe describes it: the fields that readiness depends on.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Account {
+    pub id: String,
+    #[serde(default)]
+    pub country: Option<String>,
+    #[serde(default)]
+    pub charges_enabled: bool,
+    #[serde(default)]
+    pub payouts_enabled: bool,
+    #[serde(default)]
+    capabilities: Option<Capabilities>,
+    #[serde(default)]
+    requirements: Option<Requirements>,
+    #[serde(default)]
+    settings: Option<Settings>,
+    #[serde(default)]
+    external_accounts: Option<List<ExternalAccount>>,
+}
+
+#[derive(Debug, Clone, Deserialize, Default)]
+struct Capabilities {
+    #[serde(default)]
+    transfers: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize, Default)]
+struct Requirements {
+    #[serde(default)]
+    past_due: Option<Vec<String>>,
+    #[serde(default)]
+    disabled_reason: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize, Default)]
+struct Settings {
+    #[serde(default)]
+    payouts: Option<PayoutSettings>,
+}
+
+#[derive(Debug, Clone, Deserialize, Default)]
+struct PayoutSettings {
+    #[serde(default)]
+    schedule: Option<PayoutSchedule>,
+}
+
+#[derive(Debug, Clone, Deserialize, Default)]
+struct PayoutSchedule {
+    #[serde(default)]
+    interval: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct ExternalAccount {
+    id: String,
+    #[serde(default)]
+    fingerprint: Option<String>,
+    #[serde(default)]
+    default_for_currency: Option<bool>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct List<T> {
+    data: Vec<T>,
+    #[serde(default)]
+    has_more: bool,
+}
+
+impl Account {
+    pub fn transfers_active(&self) -> bool {
+        self.capabilities.as_ref().and_then(|it| it.transfers.as_deref()) == Some("active")
+    }
+
+    pub fn past_due(&self) -> bool {
+        self.requirements.as_ref().and_then(|it| it.past_due.as_ref()).is_some_and(|past_due| !past_due.is_empty())
+    }
+
+    pub fn disabled_reason(&self) -> Option<&str> {
+        self.requirements.as_ref()?.disabled_reason.as_deref()
+    }
+
+    /// `manual`, `daily` …; `None` when Stripe does not say, which counts as automatic.
+    pub fn payout_interval(&self) -> Option<&str> {
+        self.settings.as_ref()?.payouts.as_ref()?.schedule.as_ref()?.interval.as_deref()
+    }
+
+    /// What identifies the bank account or card that payouts go to: its fingerprint, which survives re-adding the same one.
+    pub fn destination(&self) -> Option<&str> {
+        let accounts = &self.external_accounts.as_ref()?.data;
+        let chosen = accounts.iter().find(|account| account.default_for_currency == Some(true)).or_else(|| accounts.first())?;
+        Some(chosen.fingerprint.as_deref().unwrap_or(&chosen.id))
+    }
+}
+
+#[derive(Deserialize)]
+struct Balance {
+    available: Vec<BalanceAmount>,
+}
+
+#[derive(Deserialize)]
+struct BalanceAmount {
+    amount: i64,
+    currency: String,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    id: String,
+    amount: i64,
+    currency: String,
+    #[serde(default)]
+    status: Option<String>,
+    #[serde(default)]
+    arrival_date: Option<i64>,
+    #[serde(default)]
+    amount_reversed: i64,
+    #[serde(default)]
+    metadata: HashMap<String, String>,
+}
+
+/// Stripe under one key; cheap to clone.
+#[derive(Clone)]
+pub struct Stripe {
+    http: HttpClient,
+    base: String,
+    authorization: HeaderValue,
+}
+
+impl Stripe {
+    pub fn new(config: &config::Stripe) -> Result<Self> {
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", config.secret_key))
+            .map_err(|_| Error::config("STRIPE_SECRET_KEY", "has characters that no key has"))?;
+        authorization.set_sensitive(true);
+        Ok(Self { http: HttpClient::new(config.timeout)?, base: config.api_base.clone(), authorization })
+    }
+
+    /// Sends one attempt, once: the named wrapper around every call that moves money.
+    /// `in_doubt`: an earlier send of the same attempt may have been run.
+    pub async fn send(&self, asked: &Asked, key: &str, body: &str, in_doubt: bool) -> Reply {
+        let (path, account) = match asked.leg {
+            Leg::Transfer => ("/transfers", None),
+            Leg::Payout => ("/payouts", Some(asked.account.as_str())),
+        };
+        let answer = self.exchange(Method::POST, path, account, Some(key), body.to_owned()).await;
+        read_answer(asked, answer, in_doubt)
+    }
+
+    /// The transfer that an operation made, if it did. A miss proves nothing.
+    pub async fn find_transfer(&self, marks: &Marks<'_>) -> Result<Option<Found>> {
+        let list = ListTransfer::new().transfer_group(marks.item).limit(100);
+        let page: List<Listed> = self.read(&list.build(), None).await?;
+        Ok(pick(page.data, marks))
+    }
+
+    /// The payout that an operation made, if it did: payouts have no group, so the account's are paged by time of creation.
+    /// A miss proves nothing.
+    pub async fn find_payout(&self, account: &str, marks: &Marks<'_>, since: DateTime<Utc>) -> Result<Option<Found>> {
+        // Clocks differ a little; five minutes cost nothing.
+        let created = RangeQueryTs::Bounds(RangeBoundsTs {
+            gte: Some((since - chrono::Duration::minutes(5)).timestamp()),
+            ..RangeBoundsTs::default()
+        });
+        let mut after: Option<String> = None;
+        for _ in 0..10 {
+            let mut list = ListPayout::new().created(created).limit(100);
+            if let Some(after) = &after {
+                list = list.starting_after(after.as_str());
+            }
+            let page: List<Listed> = self.read(&list.build(), Some(account)).await?;
+            after = page.data.last().map(|payout| payout.id.clone());
+            let more = page.has_more;
+            if let Some(found) = pick(page.data, marks) {
+                return Ok(Some(found));
+            }
+            if !more || after.is_none() {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The platform's available balance in a currency, minor units.
+    pub async fn available(&self, currency: &str) -> Result<i64> {
+        let balance: Balance = self.read(&RetrieveForMyAccountBalance::new().build(), None).await?;
+        Ok(balance.available.iter().filter(|part| part.currency == currency).map(|part| part.amount).sum())
+    }
+
+    /// A page of connected accounts after the given id, and whether there are more.
+    pub async fn accounts(&self, after: Option<&str>) -> Result<(Vec<Account>, bool)> {
+        let mut list = ListAccount::new().limit(100);
+        if let Some(after) = after {
+            list = list.starting_after(after);
+        }
+        let page: List<Account> = self.read(&list.build(), None).await?;
+        Ok((page.data, page.has_more))
+    }
+
+    /// One connected account; `None` if Stripe does not know it or it is not ours.
+    pub async fn account(&self, id: &str) -> Result<Option<Account>> {
+        match self.read(&RetrieveAccount::new(id).build(), None).await {
+            Ok(account) => Ok(Some(account)),
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn read<T: DeserializeOwned>(&self, request: &RequestBuilder, account: Option<&str>) -> Result<T> {
+        debug_assert!(matches!(request.method, StripeMethod::Get), "only reads come this way");
+        let path = match request.query.as_deref() {
+            Some(query) if !query.is_empty() => format!("{}?{query}", request.path),
+            _ => request.path.clone(),
+        };
+        let down = |failure: &dyn std::fmt::Display| {
+            Error::unavailable(
+                "STRIPE_UNAVAILABLE",
+                format!("Stripe does not answer ({failure}); check {} and try again.", self.base),
+            )
+        };
+        let answer = self.exchange(Method::GET, &path, account, None, String::new()).await.map_err(|failure| down(&failure))?;
+        match answer.status.as_u16() {
+            200..=299 => serde_json::from_slice(&answer.body).map_err(|error| {
+                Error::unavailable("STRIPE_UNREADABLE", "Stripe's answer cannot be read; try again.").with_source(error)
+            }),
+            404 => Err(Error::not_found("The Stripe object")),
+            403 if answer.body.windows(15).any(|part| part == b"account_invalid") => Err(Error::not_found("The Stripe account")),
+            401 | 403 => Err(Error::new(
+                Kind::Forbidden,
+                "STRIPE_KEY_REFUSED",
+                "Stripe refuses the key; check STRIPE_SECRET_KEY (or --stripe-key).",
+            )),
+            429 => Err(Error::new(
+                Kind::RateLimited { retry_after_seconds: 1 },
+                "STRIPE_RATE_LIMITED",
+                "Stripe asks us to slow down; try again in a moment.",
+            )),
+            500..=599 => Err(down(&answer.status)),
+            status => Err(Error::internal(format!("Stripe refused a read with status {status}."))),
+        }
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        account: Option<&str>,
+        key: Option<&str>,
+        body: String,
+    ) -> Result<Answer, Failure> {
+        let unsendable = |error: http::header::InvalidHeaderValue| Failure::NotSent(error.to_string());
+        let mut headers = vec![
+            ("authorization", self.authorization.clone()),
+            ("stripe-version", HeaderValue::from_str(&stripe_shared::version::VERSION.to_string()).map_err(unsendable)?),
+            ("user-agent", HeaderValue::from_static(concat!("payday/", env!("CARGO_PKG_VERSION")))),
+        ];
+        if method == Method::POST {
+            headers.push(("content-type", HeaderValue::from_static("application/x-www-form-urlencoded")));
+        }
+        if let Some(key) = key {
+            headers.push(("idempotency-key", HeaderValue::from_str(key).map_err(unsendable)?));
+        }
+        if let Some(account) = account {
+            headers.push(("stripe-account", HeaderValue::from_str(account).map_err(unsendable)?));
+        }
+        self.http.send(method, &format!("{}/v1{path}", self.base), headers, Bytes::from(body)).await
+    }
+}
+
+fn pick(objects: Vec<Listed>, marks: &Marks<'_>) -> Option<Found> {
+    let ours = |object: &Listed| object.metadata.get("operation_id").is_some_and(|mark| mark == marks.operation);
+    objects.into_iter().find(ours).map(|object| Found {
+        stripe_id: object.id,
+        amount_minor: object.amount,
+        currency: object.currency,
+        status: object.status,
+        arrival_date: object.arrival_date,
+        reversed_minor: object.amount_reversed,
+    })
+}
