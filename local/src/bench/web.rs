@@ -1,0 +1,202 @@
+//! What comes in over HTTP: Stripe's webhooks for payouts of ours, and a creator asking for their earnings. Sixteen connections
+//! each, through the front to the real functions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use chrono::Utc;
+use hmac::{Hmac, KeyInit, Mac};
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::{Value as Json, json};
+use sha2::Sha256;
+
+use super::cpu::Used;
+use super::cycle::{complete, start_double};
+use super::figures::{micros, millis, per_second, percentile};
+use super::rig::{JWT_SECRET, Rig, WEBHOOK_SECRET, broken};
+use crate::console::note;
+use crate::job::Failure;
+use crate::samples::Big;
+use crate::stack::Stack;
+use crate::stripe_double::{PayoutRecord, Rates, signature};
+
+const CONNECTIONS: usize = 16;
+const EVENTS: u64 = 3_000;
+const REQUESTS: u64 = 3_000;
+/// The database that a creator is looked up in.
+const PAYEES: u64 = 100_000;
+const EARNINGS_EACH: u64 = 10;
+
+pub async fn measure(rig: &Rig) -> Result<Json, Failure> {
+    Ok(json!({ "payout_paid": webhooks(rig).await?, "get_tokens_earnings": earnings(rig).await? }))
+}
+
+struct Asked {
+    took: Duration,
+    /// Of each request, sorted.
+    latencies: Vec<Duration>,
+    failed: usize,
+    used: Used,
+}
+
+impl Asked {
+    fn figures(&self, function: &str) -> Json {
+        let count = self.latencies.len() as u64;
+        let each = |used: Duration| millis(Duration::from_micros(micros(used).checked_div(count).unwrap_or(0)));
+        json!({
+            "requests": count,
+            "connections": CONNECTIONS,
+            "not_answered_2xx": self.failed,
+            "per_second": per_second(count, self.took),
+            "p50_ms": millis(percentile(&self.latencies, 50)),
+            "p99_ms": millis(percentile(&self.latencies, 99)),
+            "cpu_ms_each": {
+                "function": each(self.used.of(function)),
+                "postgres": each(self.used.postgres),
+                "client_and_local_runtime": each(self.used.payday),
+            },
+            "per_cpu_second_of_function_and_postgres": per_second(count, self.used.of(function) + self.used.postgres),
+        })
+    }
+}
+
+/// Sends all requests over so many connections; the first of each process, which connects it to the database, beforehand.
+async fn ask(rig: &Rig, stack: &Stack, warm_up: usize, requests: Vec<Request<Full<Bytes>>>) -> Result<Asked, Failure> {
+    let client: Client<HttpConnector, Full<Bytes>> = Client::builder(TokioExecutor::new()).build_http();
+    let requests = Arc::new(requests);
+    let next = Arc::new(AtomicUsize::new(0));
+    let run = |until: usize| {
+        let connections = (0..CONNECTIONS).map(|_| {
+            let (client, requests, next) = (client.clone(), Arc::clone(&requests), Arc::clone(&next));
+            tokio::spawn(async move {
+                let (mut latencies, mut failed) = (Vec::new(), 0);
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(request) = requests.get(at).filter(|_| at < until) else { break };
+                    let began = Instant::now();
+                    let ok = match client.request(request.clone()).await {
+                        Ok(response) => {
+                            let ok = response.status().is_success();
+                            response.into_body().collect().await.is_ok() && ok
+                        }
+                        Err(_) => false,
+                    };
+                    latencies.push(began.elapsed());
+                    failed += usize::from(!ok);
+                }
+                (latencies, failed)
+            })
+        });
+        futures::future::join_all(connections.collect::<Vec<_>>())
+    };
+    run(warm_up).await;
+    next.store(warm_up, Ordering::Relaxed);
+    let before = Used::now(stack, &rig.postgres);
+    let began = Instant::now();
+    let answers = run(usize::MAX).await;
+    let took = began.elapsed();
+    let used = Used::now(stack, &rig.postgres).since(&before);
+    let (mut latencies, mut failed) = (Vec::new(), 0);
+    for answer in answers {
+        let (of_connection, failed_of_connection) = answer.map_err(broken)?;
+        latencies.extend(of_connection);
+        failed += failed_of_connection;
+    }
+    latencies.sort_unstable();
+    Ok(Asked { took, latencies, failed, used })
+}
+
+const WARM_UP: usize = 200;
+
+/// `payout.paid` for payouts of a cycle that Stripe has accepted.
+async fn webhooks(rig: &Rig) -> Result<Json, Failure> {
+    note(&format!("webhooks: {EVENTS} payout.paid over {CONNECTIONS} connections"));
+    let creators = EVENTS + WARM_UP as u64;
+    let loaded = rig.database("webhooks", creators, 2).await?;
+    let double = start_double(0, Rates::unlimited()).await?;
+    loaded.big.apply(&double);
+    let settings = [("SENDS_PER_WORKER", "25"), ("STRIPE_RATE_TRANSFERS", "0"), ("STRIPE_RATE_PAYOUTS", "0")];
+    let stack = rig.stack(&loaded.url, &double, &settings).await?;
+    let asked = async {
+        complete(rig, &stack, &loaded.url, || double.counts().accepted >= creators * 2).await?;
+        let payouts = double.payouts();
+        let requests = payouts.iter().enumerate().map(|(number, payout)| paid(&stack, number, payout));
+        let asked = ask(rig, &stack, WARM_UP, requests.collect::<Result<_, _>>()?).await?;
+        let db = rig.db(&loaded.url)?;
+        let mut tx = db.begin().await?;
+        let (paid,): (i64,) = tx.one(payday::db::query_as("select count(*) from payout_items where status = 'paid'")).await?;
+        Ok::<_, Failure>((asked, paid))
+    }
+    .await;
+    stack.shutdown().await;
+    let (asked, paid) = asked?;
+    let mut figures = asked.figures("webhook-receiver");
+    figures["aims"] =
+        json!({ "every_event_made_its_item_paid": { "holds": asked.failed == 0 && u64::try_from(paid) == Ok(creators) } });
+    Ok(figures)
+}
+
+fn paid(stack: &Stack, number: usize, payout: &PayoutRecord) -> Result<Request<Full<Bytes>>, Failure> {
+    let metadata: serde_json::Map<String, Json> =
+        payout.metadata.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    let now = Utc::now().timestamp();
+    let event = json!({
+        "id": format!("evt_bench{number:012}"), "object": "event", "api_version": "2026-09-30.endive", "created": now,
+        "livemode": false, "pending_webhooks": 1, "type": "payout.paid", "account": payout.account,
+        "request": { "id": null, "idempotency_key": null },
+        "data": { "object": {
+            "id": payout.id, "object": "payout", "amount": payout.amount, "arrival_date": now, "automatic": false,
+            "balance_transaction": "txn_bench", "created": now, "currency": payout.currency, "description": null,
+            "destination": payout.destination, "failure_balance_transaction": null, "failure_code": null,
+            "failure_message": null, "livemode": false, "metadata": metadata, "method": "standard",
+            "source_type": "card", "statement_descriptor": null, "status": "paid", "type": "bank_account",
+        } },
+    });
+    let body = event.to_string();
+    Request::post(format!("{}/webhooks/stripe", stack.http_url))
+        .header("content-type", "application/json; charset=utf-8")
+        .header("stripe-signature", signature(WEBHOOK_SECRET, now, body.as_bytes()))
+        .body(Full::new(Bytes::from(body)))
+        .map_err(broken)
+}
+
+/// Creators who ask what they have earned, in a database of 100,000.
+async fn earnings(rig: &Rig) -> Result<Json, Failure> {
+    note(&format!("earnings: {REQUESTS} requests over {CONNECTIONS} connections"));
+    let loaded = rig.database("earnings", PAYEES, EARNINGS_EACH).await?;
+    let double = start_double(0, Rates::unlimited()).await?;
+    let stack = rig.stack(&loaded.url, &double, &[]).await?;
+    let requests = (0..REQUESTS + WARM_UP as u64).map(|number| asking(&stack, &loaded.big, number * 31 % PAYEES));
+    let asked = async { ask(rig, &stack, WARM_UP, requests.collect::<Result<_, _>>()?).await }.await;
+    stack.shutdown().await;
+    rig.postgres.drop_database("earnings").await?;
+    let asked = asked?;
+    let mut figures = asked.figures("api");
+    figures["payees"] = json!(PAYEES);
+    figures["earnings"] = json!(PAYEES * EARNINGS_EACH);
+    figures["aims"] = json!({ "every_request_answered": { "holds": asked.failed == 0 } });
+    Ok(figures)
+}
+
+fn asking(stack: &Stack, big: &Big, number: u64) -> Result<Request<Full<Bytes>>, Failure> {
+    let claims = json!({
+        "sub": big.creator_id(number), "aud": "authenticated", "iss": "bench", "exp": Utc::now().timestamp() + 3_600,
+    });
+    let part = |json: Json| URL_SAFE_NO_PAD.encode(json.to_string());
+    let signed = format!("{}.{}", part(json!({ "alg": "HS256", "typ": "JWT" })), part(claims));
+    let mut mac = Hmac::<Sha256>::new_from_slice(JWT_SECRET.as_bytes()).map_err(broken)?;
+    mac.update(signed.as_bytes());
+    let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes()));
+    Request::get(format!("{}/api/tokens/earnings", stack.http_url))
+        .header("authorization", format!("Bearer {token}"))
+        .body(Full::default())
+        .map_err(broken)
+}
