@@ -1,0 +1,276 @@
+//! What the API answers over a real database. Each test has its own.
+
+#[path = "api/harness.rs"]
+mod harness;
+
+use harness::{Api, Who, amount, tokens};
+use payday::config::Policy;
+use payday::money::Ppm;
+use serde_json::{Value as Json, json};
+use uuid::Uuid;
+
+const CREATOR: Uuid = Uuid::from_u128(1);
+/// A Saturday long ago, on which only the semimonthly schedule is due.
+const PAY_DAY: &str = "2025-11-15";
+
+fn pick<'j>(json: &'j Json, fields: &[&str]) -> Vec<&'j Json> {
+    fields.iter().map(|field| &json[*field]).collect()
+}
+
+#[tokio::test]
+async fn a_user_whom_nobody_knows_has_zeros() {
+    let api = Api::start().await;
+    let earnings = api.earnings(CREATOR).await;
+    for field in ["totalEarned", "availableBalance", "bufferedEarnings", "inFlight", "reserve", "paidOut"] {
+        assert_eq!(earnings[field], 0, "{field}");
+    }
+    assert_eq!(
+        pick(&earnings, &["kycVerified", "canWithdraw", "reason", "action"]),
+        [&json!(false), &json!(false), &json!("no_account"), &json!("Connect a Stripe account.")]
+    );
+    assert!(earnings["nextPayoutDate"].as_str().is_some_and(|date| date.ends_with("-01") || date.ends_with("-15")));
+    assert_eq!(earnings["money"].as_array().map(Vec::len), Some(1));
+    assert_eq!(pick(&earnings["money"][0], &["currency", "totalEarnedMinor"]), [&json!("usd"), &json!(0)]);
+}
+
+#[tokio::test]
+async fn a_hundred_tips_of_one_token_are_a_hundred_tokens_and_four_fifty() {
+    let api = Api::start().await;
+    api.connect(CREATOR, "manual").await;
+    api.earn(CREATOR, (0..100).map(|_| tokens(1, 8))).await;
+    api.earn(CREATOR, [tokens(30, 1)]).await;
+    let earnings = api.earnings(CREATOR).await;
+    // Nothing has booked the maturing yet, and what is no longer held counts all the same.
+    let tokens =
+        pick(&earnings, &["totalEarned", "availableBalance", "bufferedEarnings", "kycVerified", "canWithdraw", "reason"]);
+    assert_eq!(tokens, [&json!(130), &json!(100), &json!(30), &json!(true), &json!(false), &json!("below_minimum")]);
+    let fields = ["currency", "totalEarnedMinor", "availableMinor", "heldMinor", "payableMinor", "minimumMinor", "reason"];
+    let money = pick(&earnings["money"][0], &fields);
+    assert_eq!(money, [&json!("usd"), &json!(585), &json!(450), &json!(135), &json!(450), &json!(1000), &json!("below_minimum")]);
+    // Booked, it is the same.
+    payday::earnings::mature(&api.db, chrono::Utc::now()).await.expect("matured");
+    assert_eq!(api.earnings(CREATOR).await, earnings);
+}
+
+#[tokio::test]
+async fn whether_and_why_not_follows_the_creator_through_their_first_weeks() {
+    let api = Api::start().await;
+    let why = async || api.earnings(CREATOR).await["reason"].clone();
+    api.earn(CREATOR, [tokens(1000, 1)]).await;
+    assert_eq!(why().await, "no_account");
+    api.connect(CREATOR, "manual").await;
+    assert_eq!(why().await, "held");
+    api.earn(CREATOR, [tokens(1000, 8)]).await;
+    let earnings = api.earnings(CREATOR).await;
+    assert_eq!(pick(&earnings, &["canWithdraw", "reason", "action"]), [&json!(true), &json!(null), &json!(null)]);
+    assert_eq!(earnings["money"][0]["payableMinor"], 4500);
+    for (change, reason) in [
+        ("update stripe_accounts set destination_changed_at = now() - interval '1 hour'", "destination_cooloff"),
+        ("update payees set blocked_reason = 'fraud'", "blocked"),
+        ("update stripe_accounts set payouts_enabled = false", "account_not_ready"),
+        (
+            "insert into creator_payout_settings (creator_id, payout_enabled, schedule) select id, false, 'manual' from payees",
+            "payouts_disabled",
+        ),
+    ] {
+        api.sql(change).await;
+        assert_eq!(why().await, reason, "{change}");
+    }
+    assert_eq!(pick(&api.earnings(CREATOR).await, &["nextPayoutDate", "schedule"]), [&json!(null), &json!("manual")]);
+}
+
+#[tokio::test]
+async fn the_reserve_stays_behind_and_currencies_stay_apart() {
+    let api = Api::with(|policy: &mut Policy| policy.reserve = Ppm(100_000)).await;
+    api.connect(CREATOR, "manual").await;
+    api.earn(CREATOR, [amount(10_000, "usd", 8), amount(5_000, "jpy", 8), amount(700, "usd", 8).connected()]).await;
+    let earnings = api.earnings(CREATOR).await;
+    let fields = ["currency", "availableMinor", "reserveMinor", "payableMinor", "canWithdraw"];
+    assert_eq!(pick(&earnings["money"][0], &fields), [&json!("jpy"), &json!(5000), &json!(500), &json!(4500), &json!(true)]);
+    assert_eq!(pick(&earnings["money"][1], &fields), [&json!("usd"), &json!(10_700), &json!(1070), &json!(9630), &json!(true)]);
+    // 107 dollars ÷ 4.5 cents, rounded down.
+    assert_eq!(pick(&earnings, &["availableBalance", "reserve"]), [&json!(2377), &json!(237)]);
+}
+
+#[tokio::test]
+async fn what_stripe_pays_out_by_itself_is_paid_out_when_it_matures() {
+    let api = Api::start().await;
+    api.connect(CREATOR, "daily").await;
+    api.earn(CREATOR, [amount(2_000, "usd", 8).connected(), amount(300, "usd", 1).connected()]).await;
+    let before = api.earnings(CREATOR).await;
+    let fields = ["paidOutMinor", "heldMinor", "availableMinor", "totalEarnedMinor", "reason"];
+    assert_eq!(pick(&before["money"][0], &fields), [&json!(2000), &json!(300), &json!(0), &json!(2300), &json!("held")]);
+    payday::earnings::mature(&api.db, chrono::Utc::now()).await.expect("matured");
+    assert_eq!(api.earnings(CREATOR).await, before);
+}
+
+#[tokio::test]
+async fn a_creator_is_answered_in_two_statements_and_sees_only_their_own() {
+    let api = Api::start().await;
+    let other = Uuid::from_u128(2);
+    api.earn(CREATOR, [tokens(10, 8)]).await;
+    api.earn(other, [tokens(77, 8)]).await;
+    let before = api.db.statements();
+    assert_eq!(api.earnings(CREATOR).await["totalEarned"], 10);
+    assert!(api.db.statements() - before <= 2);
+}
+
+async fn run(api: &Api) -> Json {
+    api.fine(Who::Operator, "POST", "/internal/payouts/run", Some(json!({ "cycleDate": PAY_DAY }))).await
+}
+
+#[tokio::test]
+async fn a_cycle_has_one_run_however_often_it_is_asked_for() {
+    let api = Api::start().await;
+    let first = run(&api).await;
+    assert_eq!(pick(&first, &["alreadyExisted", "status", "cycleDate"]), [&json!(false), &json!("running"), &json!(PAY_DAY)]);
+    assert_eq!(first["runIds"], json!([first["runId"]]));
+    let second = run(&api).await;
+    assert_eq!(pick(&second, &["runId", "alreadyExisted"]), [&first["runId"], &json!(true)]);
+    let cron = api.fine(Who::Cron, "POST", "/api/cron/payouts", Some(json!({ "cycleDate": PAY_DAY }))).await;
+    let fields = ["runIds", "eventId", "dayOfMonth"];
+    assert_eq!(pick(&cron, &fields), [&first["runIds"], &json!("cycle:2025-11-15"), &json!(15)]);
+    for field in ["message", "note", "timestamp"] {
+        assert!(cron[field].is_string(), "{field}");
+    }
+    // Only a new run is queued; the sweep brings back what was lost.
+    let queued = json!([{ "type": "payout.create-batch", "runId": first["runId"] }]);
+    assert_eq!(json!(*api.aws.messages.lock().expect("a lock")), queued);
+    // A batch-less run completes at once, and the run says so.
+    api.create_batches(first["runId"].as_i64().expect("an id")).await;
+    assert_eq!(run(&api).await["status"], "completed");
+    // The first of a month that is a Monday has three.
+    let many = api.fine(Who::Cron, "POST", "/internal/payouts/run", Some(json!({ "cycleDate": "2025-09-01" }))).await;
+    assert_eq!(many["runIds"].as_array().map(Vec::len), Some(3));
+}
+
+#[tokio::test]
+async fn nothing_is_started_while_payouts_are_paused() {
+    let api = Api::start().await;
+    for stop in ["paused", "killed"] {
+        api.sql(&format!("update payout_controls set paused = false, killed = false; update payout_controls set {stop} = true"))
+            .await;
+        let (status, json) = api.call(Who::Cron, "POST", "/internal/payouts/run", Some(json!({ "cycleDate": PAY_DAY }))).await;
+        assert_eq!((status, &json["code"]), (409, &json!("PAUSED")));
+        let cron = api.fine(Who::Cron, "POST", "/api/cron/payouts", Some(json!({ "cycleDate": PAY_DAY }))).await;
+        assert_eq!(cron["skipped"], true);
+        assert!(cron["reason"].as_str().is_some_and(|reason| reason.contains("paused")));
+    }
+    assert!(api.aws.messages.lock().expect("a lock").is_empty());
+    assert_eq!(api.call(Who::Cron, "GET", "/internal/payouts/status/1", None).await.0, 404);
+}
+
+#[tokio::test]
+async fn a_status_tells_counts_sums_and_failures_in_pages() {
+    let api = Api::start().await;
+    let date = payday::clock::parse_date("2025-11-01").expect("a date");
+    for number in 1..=5 {
+        let creator = Uuid::from_u128(number);
+        api.connect(creator, "manual").await;
+        api.earn(creator, [amount(2_000, "usd", 0).on(date), amount(1_500, "eur", 0).on(date)]).await;
+    }
+    api.earn(Uuid::from_u128(6), [amount(900, "usd", 0).on(date)]).await;
+    let id = run(&api).await["runId"].as_i64().expect("an id");
+    api.create_batches(id).await;
+    api.sql(
+        "update payout_items set status = 'paid' where creator_id::text like '%1';
+         update payout_items set status = 'failed', failure_code = 'account_invalid', failure_reason = 'No such account.' where creator_id::text like '%2';
+         update payout_items set status = 'needs_review' where creator_id::text like '%3';
+         update payout_batches set status = 'halted', halt_reason = 'awaiting_funds', halted_at = now() where currency = 'eur'",
+    )
+    .await;
+    let path = format!("/internal/payouts/status/{id}");
+    let all = api.fine(Who::Operator, "GET", &path, None).await;
+    assert_eq!(all["counts"], json!({ "failed": 2, "needs_review": 2, "paid": 2, "pending": 4 }));
+    assert_eq!(all["progress"], json!({ "items": 10, "done": 2, "sending": 4, "waiting": 0, "failed": 4, "percent": 60 }));
+    let eur = &all["batches"][0];
+    assert_eq!(
+        pick(eur, &["currency", "items", "amountMinor", "haltReason"]),
+        [&json!("eur"), &json!(5), &json!(7_500), &json!("awaiting_funds")]
+    );
+    assert_eq!(all["batches"][1]["byStatus"]["pending"], json!({ "items": 2, "amountMinor": 4_000 }));
+    let excluded = json!([{ "reason": "no_account", "count": 1, "action": "Connect a Stripe account." }]);
+    assert_eq!(all["exclusions"], excluded);
+    let failures = all["failures"].as_array().expect("failures").clone();
+    assert_eq!((failures.len(), &all["nextCursor"]), (4, &json!(null)));
+    assert_eq!(
+        pick(&failures[0], &["reason", "code", "message"]),
+        [&json!("failed"), &json!("account_invalid"), &json!("No such account.")]
+    );
+    assert!(failures.iter().all(|failure| failure["action"].is_string()));
+
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = api.fine(Who::Cron, "GET", &format!("{path}?limit=3{cursor}"), None).await;
+        seen.extend(page["failures"].as_array().expect("failures").clone());
+        match page["nextCursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen, failures);
+    for (path, status) in [
+        (format!("/internal/payouts/status/{id}?limit=1000000000"), 400),
+        (format!("/internal/payouts/status/{}?limit=1{cursor}", id + 1), 400),
+        (format!("/internal/payouts/status/{id}?sort=drop"), 400),
+        (format!("/internal/payouts/status/{}", id + 1), 404),
+        ("/internal/payouts/status/-1".to_owned(), 404),
+        ("/internal/payouts/status/latest".to_owned(), 404),
+    ] {
+        assert_eq!(api.call(Who::Cron, "GET", &path, None).await.0, status, "{path}");
+    }
+    // What is on its way is told to its creator as such.
+    let earnings = api.earnings(Uuid::from_u128(4)).await;
+    assert_eq!(
+        pick(&earnings["money"][1], &["inFlightMinor", "availableMinor", "totalEarnedMinor"]),
+        [&json!(2000), &json!(0), &json!(2000)]
+    );
+}
+
+#[tokio::test]
+async fn health_is_ok_until_something_is_not() {
+    let api = Api::start().await;
+    let health = async || api.fine(Who::Cron, "GET", "/internal/payouts/health", None).await;
+    let well = health().await;
+    assert_eq!(well["status"], "ok", "{well}");
+    let checks = &well["checks"];
+    assert_eq!(checks["queues"]["processChunk"], json!({ "ok": true, "waiting": 3, "inFlight": 2, "delayed": 1, "error": null }));
+    assert_eq!(pick(&checks["schedule"], &["armed", "paused"]), [&json!(true), &json!(false)]);
+    assert_eq!((&checks["lastRun"]["run"], &checks["ledger"]["balanced"]), (&json!(null), &json!(true)));
+
+    let id = run(&api).await["runId"].clone();
+    assert_eq!(health().await["checks"]["lastRun"]["run"]["runId"], id);
+    api.connect(CREATOR, "manual").await;
+    for (change, part, back) in [
+        ("update payout_controls set paused = true", "schedule", "update payout_controls set paused = false"),
+        ("update payout_runs set started_at = now() - interval '61 minutes'", "stuckRuns", "update payout_runs set started_at = now()"),
+        (
+            "insert into payout_batches (run_id, currency, batch_hash, status, halt_reason) select id, 'usd', 'h', 'halted', 'stripe_key_rejected' from payout_runs",
+            "haltedBatches",
+            "update payout_batches set status = 'processing', halt_reason = null",
+        ),
+        (
+            "insert into payee_balances (payee_id, currency, held_platform) select id, 'usd', 5 from payees",
+            "ledger",
+            "update payee_balances set held_platform = 0",
+        ),
+        (
+            "with k as (insert into payout_chunks (batch_id, ordinal) select id, 0 from payout_batches returning id, batch_id),
+             i as (insert into payout_items (batch_id, chunk_id, creator_id, currency, idempotency_key, amount_minor, transfer_minor, connected_minor, payout_minor, account)
+                   select k.batch_id, k.id, p.id, 'usd', 'k', 1, 1, 0, 1, 'a' from k, payees p returning id)
+             insert into payout_operations (item_id, leg, attempt, state, idempotency_key, account, amount_minor, currency, request_body, first_dispatched_at, dispatched_at, send_deadline, unknown_since)
+             select id, 'transfer', 1, 'unknown', 'k', 'a', 1, 'usd', '', now(), now(), now(), now() - interval '2 hours' from i",
+            "unknownOutcomes",
+            "update payout_operations set state = 'rejected', unknown_since = null",
+        ),
+    ] {
+        api.sql(change).await;
+        let ill = health().await;
+        let bad: Vec<&String> = ill["checks"].as_object().expect("checks").iter().filter(|(_, check)| check["ok"] == false).map(|(name, _)| name).collect();
+        assert_eq!((&ill["status"], bad), (&json!("degraded"), vec![&part.to_owned()]), "{change}");
+        api.sql(back).await;
+    }
+    assert_eq!(health().await["status"], "ok");
+    api.aws.disabled.lock().expect("a lock").push("payout-weekly");
+    assert_eq!(health().await["checks"]["schedule"]["schedules"]["payout-weekly"], "disabled");
+}

@@ -1,0 +1,91 @@
+//! Pause and kill switch: what is in flight finishes, nothing new starts, nothing is lost.
+
+use std::time::{Duration, Instant};
+
+use payday_tests::gate::{At, Gate};
+use payday_tests::system::{Setup, System};
+use payday_tests::world::{account_of, at, creator};
+
+const SWITCH: &str = "update payout_controls set";
+
+async fn stopped_in_the_middle(switch: &str) -> System {
+    let system = Setup::of(40)
+        .setting("CHUNK_SIZE", 10)
+        .setting("SENDS_PER_WORKER", 1)
+        .double(|double| double.latency_ms = 30)
+        .start()
+        .await;
+    system.fire().await;
+    system.see("the run is in the middle", || system.executed("POST /v1/transfers") >= 8).await;
+    system.database.run(format!("{SWITCH} {switch} = true")).await;
+    let stopped_at = Instant::now();
+    system.idle().await;
+    // Seen from outside: the last request came within the second.
+    let calls = system.double.counts().calls;
+    let took = stopped_at.elapsed();
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(system.double.transfers().len() < 40, "it was stopped in the middle");
+    assert_eq!(system.database.count("payout_operations where state = 'dispatched'").await, 0, "what was in flight has finished");
+    // Nothing starts while it is on: no sweep, no message, no schedule.
+    system.sweep().await;
+    system.stack.fire("payout-semimonthly", at("2026-11-01T06:00:00Z")).await.unwrap_or_else(|error| panic!("{error}"));
+    let chunks: Vec<(i64,)> = system.database.all("select id from payout_chunks").await;
+    for (chunk,) in chunks {
+        let again = serde_json::json!({ "type": "payout.process-chunk", "chunkId": chunk }).to_string();
+        system.stack.queues.send("ProcessChunkQueue", &again).expect("queued");
+    }
+    system.idle().await;
+    assert_eq!(system.double.counts().calls, calls, "nothing new starts");
+    assert_eq!(system.database.count("payout_runs").await, 1);
+    system
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_kill_switch_stops_sends_within_a_second_and_resume_continues() {
+    let system = stopped_in_the_middle("killed").await;
+    system.database.run(format!("{SWITCH} killed = false")).await;
+    system.sweep().await;
+    system.drain().await;
+    assert_eq!(system.database.count("payout_operations where attempt > 1").await, 0);
+    system.ends("paid=40").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pause_keeps_what_was_not_sent_set_aside_and_resume_continues() {
+    let system = stopped_in_the_middle("paused").await;
+    let money = "select (select sum(reserved_platform + in_flight)::bigint / 10000 from payee_balances),
+                        (select sum(transfer_minor)::bigint from payout_items where status in ('pending', 'transferring'))";
+    let money: Vec<(i64, i64)> = system.database.all(money).await;
+    assert!(money[0].0 > 0 && money[0].0 == money[0].1, "{money:?}");
+    system.database.run(format!("{SWITCH} paused = false")).await;
+    system.ends("paid=40").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_no_longer_qualifies_when_it_is_their_turn_is_canceled_and_released() {
+    let system = Setup::of(6).start().await;
+    // The batch is made, and its only chunk has not been looked at.
+    let mut gate = Gate::close(&system.database, At::Update, "payout_chunks").await;
+    system.fire().await;
+    gate.reached().await;
+    let first = |n: u128| format!("creator_id = '{}'", creator(n));
+    system
+        .database
+        .run(format!(
+            "insert into creator_payout_settings (creator_id, payout_enabled) values ('{}', false)
+        on conflict (creator_id) do update set payout_enabled = false",
+            creator(1)
+        ))
+        .await;
+    system.double.update_account(&account_of(2), |account| account.payouts_enabled = false);
+    system.until("the webhook is in", "select count(*) = 1 from stripe_events").await;
+    gate.open().await;
+    system.drain().await;
+    assert_eq!(system.statuses().await, "canceled=2 in_transit=4");
+    for (n, reason) in [(1, "payouts_disabled"), (2, "account_not_ready")] {
+        assert_eq!(system.database.rows(&format!("select reason from payout_exclusions where {}", first(n))).await, [reason]);
+    }
+    let free = "select sum(available_platform)::bigint / 10000 from payee_balances";
+    assert_eq!(system.database.value::<i64>(free).await, 2_001 + 2_002);
+    system.ends("canceled=2 paid=4").await;
+}

@@ -1,0 +1,17 @@
+//! The library's SQL on real Postgres, each test in a database of its own. In reading order: the schema, where money comes
+//! from, who is paid, how it is sent, what Stripe tells afterwards, and the pooler in front of it all.
+
+mod store {
+    mod answers;
+    mod batches;
+    mod earnings;
+    mod eligibility;
+    mod ledger;
+    mod paying;
+    mod pooler;
+    mod recovery;
+    mod schema;
+    mod statements;
+    mod taking_back;
+    mod webhooks;
+}

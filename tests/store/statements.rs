@@ -1,0 +1,229 @@
+//! Every statement of the library has run on real Postgres: a tour calls whatever has SQL behind it, and Postgres's own
+//! statistics are compared with the literals in the source. A statement that the tour lacks is named.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use chrono::Duration as Span;
+use payday::clock::Schedule;
+use payday::earnings::{NewEarning, Place};
+use payday::id::{BatchId, ChunkId, ItemId, RunId};
+use payday::notifications;
+use payday::payouts::report;
+use payday::payouts::store::{batches, chunks, jobs, reports};
+use payday::rails::Leg;
+use payday_local::stripe_double::{DestinationCharge, Fault, FaultRule, When};
+use payday_tests::stage::Stage;
+use payday_tests::world::{CYCLE, creator, cutoff, day, earning};
+
+/// Not in a cycle of the tour: what else has SQL.
+async fn the_rest(stage: &Stage) {
+    let now = payday::clock::now();
+    let mut tx = stage.tx().await;
+    let tx = &mut tx;
+    reports::run(tx, 1).await.expect("a run").expect("the run");
+    reports::last_run(tx).await.expect("a run").expect("the run");
+    reports::stuck_runs(tx, now, 10).await.expect("runs");
+    reports::are_completed(tx, &[RunId(1)]).await.expect("an answer");
+    reports::counts(tx, RunId(1)).await.expect("counts");
+    reports::not_arrived(tx, RunId(1), Some((1, 0)), 10).await.expect("items");
+    reports::exclusions(tx, RunId(1)).await.expect("reasons");
+    reports::controls(tx).await.expect("controls");
+    reports::halted(tx, 10).await.expect("batches");
+    reports::give_up_after(tx, std::time::Duration::from_secs(5)).await.expect("a setting");
+    reports::creator_facts(tx, creator(1), &stage.policy, now).await.expect("facts").expect("the creator");
+    reports::creator_money(tx, creator(1), &stage.policy, now).await.expect("money");
+    batches::schedules_run_on(tx, day(CYCLE)).await.expect("schedules");
+    jobs::running_since_before(tx, now).await.expect("runs");
+    jobs::oldest_unknown(tx).await.expect("an age");
+    jobs::halt(tx, BatchId(1), "standing_check").await.expect("a halt");
+    jobs::halt_all(tx, "standing_check").await.expect("halts");
+    chunks::reserve_slots(tx, Leg::Transfer, 5, 20).await.expect("slots");
+    chunks::slow_down(tx, Leg::Payout).await.expect("slower");
+    chunks::pulse(tx, ChunkId(1), uuid::Uuid::nil(), 5).await.expect("a pulse");
+    batches::complete_batch(tx, BatchId(1)).await.expect("an answer");
+    payday::ledger::store::lock_balance(tx, creator(1), "usd").await.expect("a balance");
+    payday::earnings::store::take_back(tx, "refund:ch_sale", "ch_sale", 100, "usd").await.expect("taken back");
+    payday::stripe_events::store::reverse(tx, 1, 1).await.expect("reversed");
+    jobs::has_newer_item(tx, ItemId(1)).await.expect("an answer");
+}
+
+/// A cycle with a refusal, a short balance, someone canceled, webhooks, a sweep, a retry and its report.
+async fn tour(stage: &Stage) {
+    let refusal = Fault::Error { status: 400, code: "payouts_not_allowed".to_owned(), message: "no".to_owned(), stored: true };
+    stage.double.fault(FaultRule::post("/v1/transfers", When::Nth(1), refusal).for_account("acct_1"));
+    stage.double.fault(FaultRule::post("/v1/transfers", When::Nth(1), Fault::AccountInvalid).for_account("acct_2"));
+    stage.double.fault(FaultRule::post("/v1/transfers", When::Nth(1), Fault::LockTimeout).for_account("acct_3"));
+    stage.double.fault(FaultRule::post("/v1/transfers", When::Nth(1), Fault::BalanceInsufficient).for_account("acct_4"));
+    stage.crowd(8, 1_000).await;
+    stage.run(format!("update creator_payout_settings set payout_enabled = false where creator_id = '{}'", creator(6))).await;
+    let sale = NewEarning { charge_id: Some("ch_sale".to_owned()), place: Place::Connected, ..earning("sale", 7, 400) };
+    stage.record(vec![sale.clone()]).await;
+    stage.record(vec![sale]).await;
+    let sweeping = stage.sweeper().await;
+    sweeping.sweep().await;
+    stage.work().await;
+    sweeping.sweep().await;
+    stage.finish().await;
+    stage.double.settle_payouts();
+    stage.double.fail_payout(&stage.double.payouts()[0].id, "account_closed");
+    let account = stage.double.payouts()[0].account.clone();
+    stage.double.update_account(&account, |account| account.banks[0].fingerprint = "another".to_owned());
+    stage.hear().await;
+    let charge = DestinationCharge { amount: 500, destination: "acct_8".to_owned(), ..DestinationCharge::default() };
+    stage.double.create_destination_charge(&charge).expect("charged");
+    stage.double.deauthorize("acct_6");
+    stage.hear().await;
+    let waiting = serde_json::json!({ "id": "evt_w", "type": "charge.refunded", "created": 1_800_000_000, "livemode": false,
+        "data": { "object": { "id": "ch_nobody", "amount_refunded": 5, "currency": "usd" } } });
+    stage.take_in(&waiting).await;
+    stage.later(Span::hours(1)).await;
+    payday::stripe_events::remember_mode(&stage.db, false).await.expect("remembered");
+    payday::stripe_events::retry_waiting(&stage.db, &stage.policy).await.expect("retried");
+    stage.run("update stripe_accounts set stale = true").await;
+    stage.run("update stripe_accounts set account = 'acct_gone' where account = 'acct_6'").await;
+    payday::payees::read_stale(&stage.db, &stage.payer.stripe).await.expect("read");
+    stage.run("update payout_batches set status = 'halted', halt_reason = 'stripe_key_rejected', completed_at = null").await;
+    sweeping.sweep().await;
+    stage
+        .run("update payout_batches set status = 'processing', completed_at = null; update payout_runs set status = 'running'")
+        .await;
+    sweeping.sweep().await;
+    sweeping.sweeper.retry(60).await.expect("retried");
+    stage.finish().await;
+    report::of_cycle(&stage.db, day(CYCLE)).await.expect("a report");
+    report::progress(&stage.db, day(CYCLE), Span::seconds(910)).await.expect("progress");
+    report::all_accepted(&stage.db, day(CYCLE)).await.expect("an answer");
+    let ids: Vec<(i64,)> = stage.all("select id from outbox where sent_at is null order by id").await;
+    let mut tx = stage.tx().await;
+    let now = payday::clock::now();
+    notifications::store::claim(&mut tx, now, now, 100).await.expect("claimed");
+    tx.commit("test").await.expect("a commit");
+    for (id,) in ids {
+        notifications::deliver(&stage.db, id).await.expect("delivered");
+        notifications::deliver(&stage.db, id).await.expect("once");
+    }
+    for _ in 0..2 {
+        stage.cycle(Schedule::Monthly, "2026-12-01", 25).await;
+    }
+    let mut tx = stage.tx().await;
+    batches::chunks_to_queue(&mut tx, RunId(1)).await.expect("chunks");
+    batches::remember_policy(&mut tx, &stage.policy).await.expect("remembered");
+    drop(tx);
+    payday::earnings::mature(&stage.db, cutoff()).await.expect("matured");
+    the_rest(stage).await;
+}
+
+#[tokio::test]
+async fn every_statement_of_the_library_runs_on_real_postgres() {
+    let stage = Stage::new().await;
+    stage.count_statements().await;
+    tour(&stage).await;
+    let run: BTreeSet<String> = stage.statements_run().await.iter().map(|text| plain(text)).collect();
+    let mut literals = Vec::new();
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/src"), &mut literals);
+    assert!(literals.len() > 80, "{} statements were found in the source", literals.len());
+    let missing: Vec<String> = literals
+        .iter()
+        .filter(|(_, sql)| !run.contains(&plain(sql)))
+        .map(|(place, sql)| {
+            format!("{place}: {}", sql.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(120).collect::<String>())
+        })
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "{} of {} statements were not run by the tour:\n{}",
+        missing.len(),
+        literals.len(),
+        missing.join("\n")
+    );
+}
+
+/// Each webhook asks this, and operations are kept for ever.
+#[tokio::test]
+async fn an_event_finds_its_attempt_by_an_index() {
+    let stage = Stage::new().await;
+    stage.crowd(2, 1_000).await;
+    stage.work().await;
+    let mut literals = Vec::new();
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/src/stripe_events"), &mut literals);
+    let asks = |(_, sql): &&(String, String)| sql.contains("substring(") && sql.contains("payout_operations");
+    let (_, sql) = literals.iter().find(asks).expect("the statement that finds an attempt");
+    let sql = sql.replace("$1", "'po_1'").replace("$2", "'00ff-1-transfer-1'::text");
+    // The tables are small: only a plan that cannot do without reads all of one.
+    stage.run("set enable_seqscan = off").await;
+    let plan: Vec<(String,)> = stage.all(format!("explain {sql}")).await;
+    let plan: Vec<String> = plan.into_iter().map(|(line,)| line).collect();
+    assert!(!plan.iter().any(|line| line.contains("Seq Scan on payout_operations")), "{plan:#?}");
+    assert!(plan.iter().any(|line| line.contains("payout_operations_stripe_id_key")), "{plan:#?}");
+}
+
+/// The literals that `query` and `query_as` are called with.
+fn collect(folder: &Path, found: &mut Vec<(String, String)>) {
+    let mut entries: Vec<_> = std::fs::read_dir(folder).expect("a folder").flatten().map(|entry| entry.path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            collect(&path, found);
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("a file");
+        for (at, _) in text.match_indices("query") {
+            let rest = text[at + 5..].strip_prefix("_as").unwrap_or(&text[at + 5..]);
+            // `query_as::<(i64,)>(`
+            let rest = rest
+                .strip_prefix("::<")
+                .and_then(|rest| rest.split_once(">(").map(|(_, rest)| rest))
+                .or_else(|| rest.strip_prefix('('));
+            if let Some(sql) = rest.and_then(|rest| rest.trim_start().strip_prefix('"')) {
+                found.push((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), literal(sql)));
+            }
+        }
+    }
+}
+
+/// A string literal's content, from after its first quote.
+fn literal(text: &str) -> String {
+    let mut content = String::new();
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' => break,
+            '\\' => content.extend(letters.next().filter(|next| *next != '\n')),
+            other => content.push(other),
+        }
+    }
+    content
+}
+
+/// A statement without what Postgres replaces in its statistics: constants, parameters, the layout.
+fn plain(sql: &str) -> String {
+    let mut out = String::new();
+    let mut letters = sql.chars().peekable();
+    let mut word_before = false;
+    while let Some(letter) = letters.next() {
+        match letter {
+            '\'' => {
+                while letters.next().is_some_and(|next| next != '\'') {}
+                out.push('?');
+            }
+            '-' if letters.peek() == Some(&'-') => while letters.next().is_some_and(|next| next != '\n') {},
+            '$' | '0'..='9' if !word_before => {
+                while letters.next_if(|next| next.is_ascii_digit() || *next == '.').is_some() {}
+                out.push('?');
+            }
+            other => out.push(other),
+        }
+        word_before = letter.is_alphanumeric() || letter == '_';
+    }
+    let words: Vec<&str> =
+        out.split_whitespace().map(|word| if matches!(word, "true" | "false" | "null") { "?" } else { word }).collect();
+    words
+        .join(" ")
+        .replace("true", "?")
+        .replace("false", "?")
+        .replace("null", "?")
+        .replace("extract(epoch", "extract(?")
+        .replace("- ?", "?")
+        .replace("-?", "?")
+}
