@@ -67,8 +67,7 @@ impl Stage {
         let (world, double) = tokio::join!(World::new(), StripeDouble::start(options));
         let double = double.expect("a free port");
         double.fund("usd", 100_000_000);
-        let payer =
-            Payer { db: world.db.clone(), stripe: stripe(&double, KEY), policy: world.policy.clone(), sending: sending() };
+        let payer = Payer::new(world.db.clone(), stripe(&double, KEY), world.policy.clone(), sending());
         Self { world, double, payer, heard: tokio::sync::Mutex::new(0) }
     }
 
@@ -234,6 +233,12 @@ impl Stage {
     pub fn audit_double(&self) {
         let audit = self.double.audit();
         assert!(audit.is_clean(), "{audit:#?}");
+    }
+
+    /// From now on the worker has so many sends under way at once.
+    pub fn send_at_once(&mut self, sends_per_worker: usize) {
+        let Payer { db, stripe, policy, sending, .. } = self.payer.clone();
+        self.payer = Payer::new(db, stripe, policy, Sending { sends_per_worker, ..sending });
     }
 
     /// The sweeper, with queues of its own.

@@ -132,7 +132,7 @@ async fn an_answer_that_contradicts_what_was_asked_freezes_the_attempt_and_halts
     ] {
         let mut stage = Stage::new().await;
         // One after the other, so that there is something left to halt.
-        stage.payer.sending.sends_per_worker = 1;
+        stage.send_at_once(1);
         stage.double.fault(FaultRule::post(&format!("/v1/{leg}s"), When::Nth(1), fault.clone()).for_account("acct_1"));
         stage.crowd_in_chunks(3, 1_000, 1).await;
         stage.work().await;

@@ -11,7 +11,8 @@ use payday_tests::world::{creator, currency, earning};
 
 /// A worker of its own, with connections of its own, so that dropping it is what killing a function is.
 fn another_worker(stage: &Stage) -> Payer {
-    Payer { db: Db::connect(&stage.url(), 2).expect("an address"), ..stage.payer.clone() }
+    let Payer { stripe, policy, sending, .. } = stage.payer.clone();
+    Payer::new(Db::connect(&stage.url(), 2).expect("an address"), stripe, policy, sending)
 }
 
 /// The boundaries are the statements: a chunk is begun over and over, each time killed one statement later.
@@ -73,7 +74,7 @@ async fn a_worker_killed_while_its_requests_are_under_way_is_succeeded_when_its_
 #[tokio::test]
 async fn a_revoked_key_halts_everything_with_one_alert_and_a_good_one_resumes_it() {
     let mut stage = Stage::new().await;
-    stage.payer.sending.sends_per_worker = 1;
+    stage.send_at_once(1);
     stage.double.fund("eur", 1_000_000);
     stage.accounts(1..=6);
     stage.creators(1..=6).await;

@@ -17,9 +17,10 @@ static PAYER: OnceCell<Payer> = OnceCell::const_new();
 
 async fn payer() -> Result<Payer, Error> {
     let stripe = config::Stripe::load().await?;
-    let db = Db::connect(&config::database_url().await?, 3)?;
+    // Two chunks at once, each with its work and its pulse.
+    let db = Db::connect(&config::database_url().await?, 4)?;
     stripe_events::remember_mode(&db, stripe.is_live()).await?;
-    Ok(Payer { db, stripe: Stripe::new(&stripe)?, policy: config::Policy::load()?, sending: config::Sending::load()? })
+    Ok(Payer::new(db, Stripe::new(&stripe)?, config::Policy::load()?, config::Sending::load()?))
 }
 
 #[tokio::main(flavor = "current_thread")]

@@ -8,6 +8,7 @@
 pub mod import;
 pub mod routes;
 pub mod store;
+pub mod taking_back;
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};

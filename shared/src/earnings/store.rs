@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 use uuid::Uuid;
 
+use super::taking_back::{self, Parts};
 use super::{NewEarning, Place, Recorded, Value};
 use crate::config::Policy;
 use crate::db::{FORGET_PLANS, ROOM_FOR_MANY, Tx, query, query_as};
@@ -185,16 +186,17 @@ pub async fn take_back(tx: &mut Tx, source: &str, charge: &str, cumulative_minor
         // A charge may have several earnings; the claim fills them in their order.
         let of_this = claimed.min(earning.gross_micros);
         claimed -= of_this;
-        let gross = (of_this - earning.by_source_micros).min(earning.gross_micros - earning.taken_back_gross_micros);
-        if gross <= 0 {
-            continue;
+        let parts = Parts {
+            gross_micros: earning.gross_micros,
+            net_micros: earning.net_micros,
+            taken_back_gross_micros: earning.taken_back_gross_micros,
+            taken_back_net_micros: earning.taken_back_net_micros,
+            by_source_micros: earning.by_source_micros,
+        };
+        if let Some((gross, net)) = taking_back::newly(&parts, of_this) {
+            taken += net;
+            write_reversal(tx, &earning, source, of_this, gross, net).await?;
         }
-        // The net's share of all that was ever taken, less what was: so that parts add up to exactly the net in the end.
-        let whole = i128::from(earning.net_micros) * i128::from(earning.taken_back_gross_micros + gross)
-            / i128::from(earning.gross_micros);
-        let net = i64::try_from(whole).unwrap_or(i64::MAX) - earning.taken_back_net_micros;
-        taken += net;
-        write_reversal(tx, &earning, source, of_this, gross, net).await?;
     }
     Ok(TakenBack::Net(taken))
 }
@@ -211,22 +213,8 @@ async fn write_reversal(tx: &mut Tx, earning: &Charged, source: &str, cumulative
 
     let balance = lock_balance(tx, earning.creator_id, &earning.currency).await?;
     let place = Place::parse(&earning.place).unwrap_or(Place::Platform);
-    let (own, other) = match place {
-        Place::Platform => {
-            ((Account::AvailablePlatform, balance.available_platform), (Account::AvailableConnected, balance.available_connected))
-        }
-        Place::Connected => {
-            ((Account::AvailableConnected, balance.available_connected), (Account::AvailablePlatform, balance.available_platform))
-        }
-    };
-    let sources: Vec<(&'static str, Account, i64)> = if earning.held {
-        let held = if place == Place::Platform { Account::HeldPlatform } else { Account::HeldConnected };
-        vec![("held", held, net)]
-    } else {
-        let from_own = net.min(own.1);
-        let from_other = (net - from_own).min(other.1);
-        vec![("own", own.0, from_own), ("other", other.0, from_other), ("debt", Account::Debt, net - from_own - from_other)]
-    };
+    let available = (balance.available_platform, balance.available_connected);
+    let sources = taking_back::sources(earning.held, place, net, available);
     let event = format!("reversal:{}:{source}:{cumulative}", earning.id);
     let posting = |leg: &'static str, from: Account, micros: i64| Posting {
         event: event.clone(),

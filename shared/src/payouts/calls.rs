@@ -4,46 +4,24 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
 
+use super::plan::{Answer, Call, CallKind, Lookup, Said};
 use super::settle;
 use super::store::chunks;
 use crate::clock;
 use crate::db::Db;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind};
 use crate::id::{ChunkId, ItemId};
-use crate::rails::stripe::{Found, Marks, Stripe};
-use crate::rails::{Asked, Hindrance, Leg, Outcome, Reply};
+use crate::rails::stripe::{Marks, Stripe};
+use crate::rails::{Leg, Outcome, Reply};
 
 /// How often a worker prolongs its lease and asks whether to stop: well within the second that a kill switch may take.
 const PULSE: Duration = Duration::from_millis(400);
 pub(super) const LEASE_SECONDS: i32 = 5;
 /// Without a pulse for so long, the lease may be another's.
 pub(super) const LEASE_DOUBT: Duration = Duration::from_secs(4);
-
-/// What came of a call to Stripe for an item.
-pub(super) enum Answer {
-    Sent(Reply),
-    LookedUp(Result<Option<Found>>),
-}
-
-/// A call to be made once its dispatch is committed.
-pub(super) struct Call {
-    pub(super) item: ItemId,
-    pub(super) leg: Leg,
-    /// The attempt's mark on Stripe's objects.
-    pub(super) operation_mark: String,
-    pub(super) item_mark: String,
-    pub(super) account: String,
-    pub(super) kind: CallKind,
-}
-
-pub(super) enum CallKind {
-    Send { asked: Asked, key: String, body: String, in_doubt: bool, wait: Duration, deadline: DateTime<Utc> },
-    LookUp { since: DateTime<Utc> },
-}
 
 /// What a worker is told while it works.
 #[derive(Default)]
@@ -101,27 +79,43 @@ pub(super) async fn make(call: Call, stripe: &Stripe, permits: &Semaphore, order
             let permit = permits.acquire().await;
             let late = clock::now() >= deadline;
             if orders.must_stop() || late || permit.is_err() {
-                let outcome = if in_doubt {
-                    Outcome::Unknown { why: "not sent again: stopped or too late".to_owned(), look_up: false }
-                } else {
-                    Outcome::NotRun(Hindrance::NotSent)
-                };
-                return (call.item, Answer::Sent(Reply::bare(outcome)));
+                return (call.item, Answer { of: call.send, said: Said::Reply(settle::not_sent(in_doubt)) });
             }
             let reply = stripe.send(&asked, &key, &body, in_doubt).await;
+            log(&call.operation_mark, &reply);
             // What halts the batch stops the next send at once, not when this answer has been gathered and saved.
             if settle::halts(&reply) {
                 orders.stop.store(true, Ordering::Relaxed);
             }
-            (call.item, Answer::Sent(reply))
+            (call.item, Answer { of: call.send, said: Said::Reply(reply) })
         }
         CallKind::LookUp { since } => {
             let _permit = permits.acquire().await;
-            let found = match call.leg {
+            let found = match call.send.leg {
                 Leg::Transfer => stripe.find_transfer(&marks).await,
                 Leg::Payout => stripe.find_payout(&call.account, &marks, since).await,
             };
-            (call.item, Answer::LookedUp(found))
+            let lookup = match found {
+                Ok(Some(found)) => Lookup::Found(found),
+                Ok(None) => Lookup::Nothing,
+                Err(error) => {
+                    tracing::warn!(operation = call.operation_mark, error = %error, "lookup not answered");
+                    if error.kind == Kind::NotFound { Lookup::NoAccount } else { Lookup::Unanswered }
+                }
+            };
+            (call.item, Answer { of: call.send, said: Said::Lookup(lookup) })
+        }
+    }
+}
+
+fn log(operation: &str, reply: &Reply) {
+    match &reply.outcome {
+        Outcome::Accepted(accepted) => tracing::info!(operation, stripe_id = accepted.stripe_id, "accepted"),
+        outcome @ (Outcome::Rejected(_) | Outcome::NotRun(_) | Outcome::Unknown { .. }) => {
+            tracing::warn!(operation, outcome = ?outcome, code = reply.code, request_id = reply.request_id, "not accepted");
+        }
+        outcome @ Outcome::Frozen { .. } => {
+            tracing::error!(operation, outcome = ?outcome, request_id = reply.request_id, "frozen");
         }
     }
 }

@@ -129,6 +129,12 @@ impl std::fmt::Display for Illegal {
     }
 }
 
+impl From<Illegal> for crate::error::Error {
+    fn from(illegal: Illegal) -> Self {
+        Self::internal(format!("A transition is missing: {illegal}."))
+    }
+}
+
 impl Item {
     /// Applies an event: the new status and fields in place, and the postings that belong to it.
     pub fn apply(&mut self, event: Event) -> Result<Vec<Posting>, Illegal> {

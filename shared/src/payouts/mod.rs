@@ -11,13 +11,16 @@
 mod calls;
 pub mod cycle;
 pub mod item;
+pub mod news;
 pub mod operation;
 pub mod pay;
+pub mod plan;
 pub mod reason;
 pub mod report;
 pub mod settle;
 pub mod store;
 pub mod sweep;
+pub mod wave;
 
 pub mod routes;
 

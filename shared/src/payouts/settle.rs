@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 
 use super::item::{Event, Illegal, Item, Status};
 use super::operation::{self, Operation, State, not_available_retry_after, not_run_retry_after, unknown_retry_after};
-use super::store::chunks::{ItemUpdate, Loaded, LoadedOperation, OperationUpdate};
+use super::plan::Lookup;
+use super::wave::{ItemUpdate, Loaded, LoadedOperation, OperationUpdate};
 use crate::config::Sending;
 use crate::ledger::Posting;
 use crate::rails::stripe::Found;
@@ -81,13 +82,10 @@ pub fn item_row(loaded: &Loaded) -> ItemUpdate {
 
 /// Applies the reply to a send. `None`: the attempt is closed already (a webhook was faster) and the reply says nothing new.
 pub fn reply(loaded: &mut Loaded, reply: &Reply, now: DateTime<Utc>, sending: &Sending) -> Result<Option<Settled>, Illegal> {
-    let Some(attempt) = loaded
-        .operation
-        .clone()
-        .filter(|attempt| matches!(attempt.facts.state, State::Dispatched | State::Unknown | State::NotRun))
-    else {
-        return Ok(None);
-    };
+    let Some(attempt) = loaded.operation.clone() else { return Ok(None) };
+    if !matches!(attempt.facts.state, State::Dispatched | State::Unknown | State::NotRun) {
+        return Ok(late_reply(loaded, &attempt, reply));
+    }
     let leg = attempt.facts.leg;
     let mut row = unchanged(&attempt);
     row.state = operation::state_after(&reply.outcome);
@@ -176,6 +174,30 @@ pub fn reply(loaded: &mut Loaded, reply: &Reply, now: DateTime<Utc>, sending: &S
     Ok(Some(Settled { item, operation: row, postings, consequences }))
 }
 
+/// The reply to an attempt that is closed already. Another object than the one it was closed with is a second payment.
+fn late_reply(loaded: &mut Loaded, attempt: &LoadedOperation, reply: &Reply) -> Option<Settled> {
+    let stripe_id = live_object(reply)?;
+    (attempt.stripe_id.as_deref() != Some(stripe_id)).then(|| live_after_all(loaded, attempt, stripe_id))
+}
+
+/// The object that a reply says was made.
+pub fn live_object(reply: &Reply) -> Option<&str> {
+    match &reply.outcome {
+        Outcome::Accepted(accepted) => Some(&accepted.stripe_id),
+        Outcome::Frozen { stripe_id, .. } => stripe_id.as_deref(),
+        Outcome::Rejected(_) | Outcome::NotRun(_) | Outcome::Unknown { .. } => None,
+    }
+}
+
+/// The reply to a send that was stopped before it was written.
+pub fn not_sent(in_doubt: bool) -> Reply {
+    Reply::bare(if in_doubt {
+        Outcome::Unknown { why: "not sent again: stopped or too late".to_owned(), look_up: false }
+    } else {
+        Outcome::NotRun(Hindrance::NotSent)
+    })
+}
+
 /// Whether a reply says that nothing more may be sent: Stripe refuses our key, or contradicts itself.
 pub fn halts(reply: &Reply) -> bool {
     matches!(reply.outcome, Outcome::Frozen { .. } | Outcome::NotRun(Hindrance::KeyRefused)) || refuses_key(reply)
@@ -201,74 +223,94 @@ pub fn accept(item: &mut Item, leg: Leg, accepted: &Accepted) -> Result<Vec<Post
 
 /// What a lookup means. For an open attempt: found is accepted, a miss proves nothing. For a closed one: a miss clears the
 /// way for the next attempt, something live is a contradiction. An object that failed or was reversed in full is not live.
-pub fn lookup(
-    loaded: &mut Loaded,
-    found: Option<&Found>,
-    now: DateTime<Utc>,
-    sending: &Sending,
-) -> Result<Option<Settled>, Illegal> {
+pub fn lookup(loaded: &mut Loaded, lookup: &Lookup, now: DateTime<Utc>, sending: &Sending) -> Result<Option<Settled>, Illegal> {
     let Some(attempt) = loaded.operation.clone() else { return Ok(None) };
-    let facts = &attempt.facts;
-    if facts.state.is_open()
-        && let Some(found) = found
-    {
-        let same = found.amount_minor == asked_minor(&loaded.item, facts.leg)
-            && found.currency.eq_ignore_ascii_case(&loaded.item.currency.code());
-        let outcome = if same {
-            let arrival_on =
-                found.arrival_date.and_then(|seconds| DateTime::from_timestamp(seconds, 0)).map(|instant| instant.date_naive());
-            Outcome::Accepted(Accepted { stripe_id: found.stripe_id.clone(), status: found.status.clone(), arrival_on })
-        } else {
-            Outcome::Frozen {
-                why: "Stripe has another amount under our mark".to_owned(),
-                stripe_id: Some(found.stripe_id.clone()),
-            }
-        };
-        return reply(loaded, &Reply::bare(outcome), now, sending);
+    let is_open = matches!(attempt.facts.state, State::Dispatched | State::Unknown | State::NotRun);
+    match lookup {
+        Lookup::Found(found) if is_open => reply(loaded, &Reply::bare(found_outcome(loaded, &attempt, found)), now, sending),
+        Lookup::Found(found) if is_live(&attempt, found) => Ok(Some(live_after_all(loaded, &attempt, &found.stripe_id))),
+        Lookup::Found(_) | Lookup::Nothing => Ok(Some(missed(loaded, &attempt, now, sending))),
+        Lookup::NoAccount => account_gone(loaded, &attempt, now).map(Some),
+        Lookup::Unanswered => Ok(Some(unanswered(loaded, &attempt, now))),
     }
-    let live = found.filter(|found| {
-        !matches!(found.status.as_deref(), Some("failed" | "canceled"))
-            && (facts.leg == Leg::Payout || found.reversed_minor < found.amount_minor)
-    });
-    let mut row = unchanged(&attempt);
-    row.lookups += 1;
-    let mut postings = Vec::new();
-    let mut consequences = Vec::new();
-    let mut due_at = Some(now);
-    if facts.state.is_open() {
-        let window_over = now >= facts.first_dispatched_at + sending.replay_window;
-        row.look_up = false;
-        row.cleared = window_over;
-        if !window_over {
-            due_at = Some(now + unknown_retry_after(facts.sends + row.lookups, now - facts.first_dispatched_at));
-        }
-    } else if let Some(live) = live {
-        row.state = State::Frozen;
-        row.stripe_id = Some(live.stripe_id.clone());
-        row.unknown_since = Some(now);
-        postings = loaded.item.apply(Event::NeedsReview)?;
-        consequences.push(Consequence::Contradiction);
-        due_at = None;
-    } else {
-        row.cleared = true;
-    }
-    let mut item = item_row(loaded);
-    (item.due_at, item.waiting_since) = (due_at, loaded.waiting_since);
-    (item.failure_code, item.failure_reason) = (loaded.failure_code.clone(), loaded.failure_reason.clone());
-    Ok(Some(Settled { item, operation: row, postings, consequences }))
 }
 
-/// The lookup got no answer: nothing is known, ask again later.
-pub fn lookup_failed(loaded: &Loaded, now: DateTime<Utc>) -> Option<Settled> {
-    let attempt = loaded.operation.as_ref()?;
-    let mut operation = unchanged(attempt);
-    operation.lookups += 1;
+fn found_outcome(loaded: &Loaded, attempt: &LoadedOperation, found: &Found) -> Outcome {
+    let same = found.amount_minor == asked_minor(&loaded.item, attempt.facts.leg)
+        && found.currency.eq_ignore_ascii_case(&loaded.item.currency.code());
+    if !same {
+        let why = "Stripe has another amount under our mark".to_owned();
+        return Outcome::Frozen { why, stripe_id: Some(found.stripe_id.clone()) };
+    }
+    let arrival_on =
+        found.arrival_date.and_then(|seconds| DateTime::from_timestamp(seconds, 0)).map(|instant| instant.date_naive());
+    Outcome::Accepted(Accepted { stripe_id: found.stripe_id.clone(), status: found.status.clone(), arrival_on })
+}
+
+fn is_live(attempt: &LoadedOperation, found: &Found) -> bool {
+    !matches!(found.status.as_deref(), Some("failed" | "canceled"))
+        && (attempt.facts.leg == Leg::Payout || found.reversed_minor < found.amount_minor)
+}
+
+/// A closed attempt has an object that lives: nothing more is sent until a person has looked. The attempt and the ledger stay
+/// as they are, because which of them is wrong is what the person finds out.
+fn live_after_all(loaded: &mut Loaded, attempt: &LoadedOperation, stripe_id: &str) -> Settled {
+    let message = format!("Stripe has {stripe_id} for an attempt that is {}.", attempt.facts.state.as_str());
+    let operation = OperationUpdate { message: Some(message.clone()), ..unchanged(attempt) };
+    // What is paid, failed or canceled already stays so; the halted batch and the alert say the rest.
+    let postings = loaded.item.apply(Event::NeedsReview).unwrap_or_default();
+    let mut item = kept(loaded, None);
+    item.failure_code = Some("second_object".to_owned());
+    item.failure_reason = Some(message);
+    Settled { item, operation, postings, consequences: vec![Consequence::Contradiction, Consequence::PageSomeone] }
+}
+
+fn missed(loaded: &Loaded, attempt: &LoadedOperation, now: DateTime<Utc>, sending: &Sending) -> Settled {
+    let facts = &attempt.facts;
+    let mut operation = OperationUpdate { lookups: attempt.lookups + 1, cleared: true, ..unchanged(attempt) };
+    let mut due_at = now;
+    if facts.state.is_open() {
+        let window_over = now >= facts.first_dispatched_at + sending.replay_window;
+        (operation.look_up, operation.cleared) = (false, window_over);
+        if !window_over {
+            due_at = now + unknown_retry_after(facts.sends + operation.lookups, now - facts.first_dispatched_at);
+        }
+    }
+    Settled { item: kept(loaded, Some(due_at)), operation, postings: Vec::new(), consequences: Vec::new() }
+}
+
+/// Nobody can be asked any more, neither by sending again nor by looking: a person decides.
+fn account_gone(loaded: &mut Loaded, attempt: &LoadedOperation, now: DateTime<Utc>) -> Result<Settled, Illegal> {
+    let postings = loaded.item.apply(Event::NeedsReview)?;
+    let mut operation = OperationUpdate { lookups: attempt.lookups + 1, ..unchanged(attempt) };
+    if attempt.facts.state.is_open() {
+        operation.state = State::Unresolved;
+        operation.unknown_since = attempt.unknown_since.or(Some(now));
+    }
     let mut item = item_row(loaded);
-    item.due_at =
-        Some(now + unknown_retry_after(attempt.facts.sends + operation.lookups, now - attempt.facts.first_dispatched_at));
-    item.waiting_since = loaded.waiting_since;
-    (item.failure_code, item.failure_reason) = (loaded.failure_code.clone(), loaded.failure_reason.clone());
-    Some(Settled { item, operation, postings: Vec::new(), consequences: Vec::new() })
+    item.failure_code = Some("account_gone".to_owned());
+    item.failure_reason =
+        Some("The connected account has left the platform; what became of its payment cannot be asked.".to_owned());
+    Ok(Settled { item, operation, postings, consequences: vec![Consequence::PageSomeone] })
+}
+
+/// Nothing is known: ask again later.
+fn unanswered(loaded: &Loaded, attempt: &LoadedOperation, now: DateTime<Utc>) -> Settled {
+    let operation = OperationUpdate { lookups: attempt.lookups + 1, ..unchanged(attempt) };
+    let age = now - attempt.facts.first_dispatched_at;
+    let due_at = now + unknown_retry_after(attempt.facts.sends + operation.lookups, age);
+    Settled { item: kept(loaded, Some(due_at)), operation, postings: Vec::new(), consequences: Vec::new() }
+}
+
+/// The item's row with what it says of failures and waiting, due at another time.
+fn kept(loaded: &Loaded, due_at: Option<DateTime<Utc>>) -> ItemUpdate {
+    ItemUpdate {
+        due_at,
+        waiting_since: loaded.waiting_since,
+        failure_code: loaded.failure_code.clone(),
+        failure_reason: loaded.failure_reason.clone(),
+        ..item_row(loaded)
+    }
 }
 
 /// The replay window is over and Stripe knows nothing: a person decides.
@@ -281,6 +323,16 @@ pub fn give_up(loaded: &mut Loaded) -> Result<Option<Settled>, Illegal> {
     item.failure_code = Some("unresolved".to_owned());
     item.failure_reason = Some("Stripe never said what became of this payment.".to_owned());
     Ok(Some(Settled { item, operation: row, postings, consequences: vec![Consequence::PageSomeone] }))
+}
+
+/// What becomes of a failed item that is to be taken up again; `None`: it stays failed. `superseded`: a newer item has the
+/// money, or it is not there any more.
+pub fn retry(superseded: bool, eligible: bool) -> Option<Event> {
+    match (superseded, eligible) {
+        (true, _) => Some(Event::Canceled),
+        (false, true) => Some(Event::Retried),
+        (false, false) => None,
+    }
 }
 
 /// What a leg of an item asks Stripe for, minor units.

@@ -5,6 +5,7 @@ use chrono::Duration;
 use serde::Deserialize;
 
 use super::store::{batches, chunks, jobs};
+use super::wave::Wave;
 use super::{item::Event, settle};
 use crate::clock;
 use crate::config::Policy;
@@ -174,22 +175,16 @@ impl Sweeper {
         let there = balance.available_platform >= it.item.transfer_minor.saturating_mul(unit)
             && balance.available_connected >= it.item.connected_minor.saturating_mul(unit);
         let superseded = !there || jobs::has_newer_item(&mut tx, id).await?;
-        let event = if superseded {
-            Event::Canceled
-        } else {
-            let recheck = chunks::recheck(&mut tx, &[id], &self.policy, now).await?.into_iter().next();
-            if recheck.is_none_or(|recheck| recheck.reason.is_some()) {
-                return Ok(false);
-            }
-            Event::Retried
-        };
-        let postings = it.item.apply(event).map_err(|illegal| Error::internal(illegal.to_string()))?;
+        let recheck = chunks::recheck(&mut tx, &[id], &self.policy, now).await?.into_iter().next();
+        let eligible = recheck.is_some_and(|recheck| recheck.reason.is_none());
+        let Some(event) = settle::retry(superseded, eligible) else { return Ok(false) };
+        let postings = it.item.apply(event)?;
         let mut row = settle::item_row(&it);
         row.due_at = (event == Event::Retried).then_some(now);
         if event == Event::Canceled {
             row.failure_code = Some("superseded".to_owned());
         }
-        let wave = chunks::Wave { postings, items: vec![row], ..chunks::Wave::default() };
+        let wave = Wave { postings, items: vec![row], ..Wave::default() };
         chunks::save(&mut tx, &wave, now).await?;
         tx.commit("retry item").await?;
         Ok(event == Event::Retried)

@@ -25,6 +25,9 @@ use crate::config;
 use crate::error::{Error, Kind, Result};
 use crate::http_client::{Answer, Failure, HttpClient};
 
+/// So many pages of an account's payouts are looked through; what lies behind them is not known to be missing.
+const PAYOUT_PAGES: usize = 100;
+
 /// What is written on every object we make, so that a lookup or a webhook finds its operation again.
 pub struct Marks<'a> {
     /// `{instance}-{operation id}`.
@@ -224,7 +227,7 @@ impl Stripe {
             ..RangeBoundsTs::default()
         });
         let mut after: Option<String> = None;
-        for _ in 0..10 {
+        for _ in 0..PAYOUT_PAGES {
             let mut list = ListPayout::new().created(created).limit(100);
             if let Some(after) = &after {
                 list = list.starting_after(after.as_str());
@@ -236,10 +239,10 @@ impl Stripe {
                 return Ok(Some(found));
             }
             if !more || after.is_none() {
-                break;
+                return Ok(None);
             }
         }
-        Ok(None)
+        Err(Error::unavailable("STRIPE_LIST_TOO_LONG", format!("{account} has made too many payouts since to look through.")))
     }
 
     /// The platform's available balance in a currency, minor units.

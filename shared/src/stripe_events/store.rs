@@ -103,17 +103,12 @@ pub async fn operation_of(tx: &mut Tx, stripe_id: &str, mark: Option<&str>) -> R
     tx.optional(statement.bind(stripe_id.to_owned()).bind(mark.map(str::to_owned))).await
 }
 
-/// An attempt's transfer was reversed up to a total; returns the total known before, if that was less.
-pub async fn reverse(tx: &mut Tx, operation: i64, total_minor: i64) -> Result<Option<i64>> {
-    let row: Option<(i64,)> = tx
-        .optional(
-            query_as(
-                "with was as (select reversed_minor from payout_operations where id = $1 for no key update)
-                 update payout_operations o set reversed_minor = $2 from was where o.id = $1 and was.reversed_minor < $2 returning was.reversed_minor",
-            )
-            .bind(operation)
-            .bind(total_minor),
-        )
-        .await?;
-    Ok(row.map(|(before,)| before))
+/// An attempt's transfer was reversed up to a total; returns the total known before. A smaller total than that is old news.
+pub async fn reverse(tx: &mut Tx, operation: i64, total_minor: i64) -> Result<i64> {
+    let statement = query_as(
+        "with was as (select reversed_minor from payout_operations where id = $1 for no key update)
+         update payout_operations o set reversed_minor = greatest($2, was.reversed_minor) from was where o.id = $1 returning was.reversed_minor",
+    );
+    let (before,): (i64,) = tx.one(statement.bind(operation).bind(total_minor)).await?;
+    Ok(before)
 }

@@ -3,17 +3,17 @@
 //! Locks are always taken in the order item → payee's balance → batch, and within a table by id, so that workers, webhooks
 //! and jobs never wait for each other in a circle: postings first, statuses last.
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::super::item::{Item, Status};
 use super::super::operation::{Operation, State};
+use super::super::wave::{ItemUpdate, Loaded, LoadedOperation, NewOperation, OperationUpdate, Recheck, Wave};
 use crate::config::Policy;
 use crate::db::{Tx, query, query_as};
 use crate::error::{Error, Result};
 use crate::id::{BatchId, ChunkId, ItemId, OperationId, RunId};
-use crate::ledger::Posting;
 use crate::rails::Leg;
 
 /// What a worker learns when it takes a chunk.
@@ -116,35 +116,7 @@ struct Row {
     cleared: Option<bool>,
     operation_key: Option<String>,
     unknown_since: Option<DateTime<Utc>>,
-}
-
-/// An item with its latest operation, as loaded under their locks.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    pub item: Item,
-    pub key: String,
-    /// The connected account it goes to.
-    pub account: String,
-    /// The bank account as eligibility saw it last; only set at dispatch.
-    pub destination: Option<String>,
-    pub failure_code: Option<String>,
-    pub failure_reason: Option<String>,
-    pub due_at: Option<DateTime<Utc>>,
-    pub waiting_since: Option<DateTime<Utc>>,
-    pub operation: Option<LoadedOperation>,
-    /// The status in the database.
-    pub was: Status,
-}
-
-#[derive(Debug, Clone)]
-pub struct LoadedOperation {
-    pub id: OperationId,
-    pub facts: Operation,
-    pub key: String,
-    pub account: String,
-    pub body: String,
-    pub lookups: i32,
-    pub unknown_since: Option<DateTime<Utc>>,
+    stripe_id: Option<String>,
 }
 
 /// The chunk's items that are due, and those named, under their locks and their payees'.
@@ -177,7 +149,7 @@ async fn read_locked(tx: &mut Tx, locked: Vec<(i64,)>) -> Result<Vec<Loaded>> {
         "select i.id, i.creator_id, i.currency::text as currency, i.idempotency_key, i.status, i.amount_minor, i.transfer_minor, i.connected_minor,
                 i.payout_minor, i.transfer_attempt, i.payout_attempt, i.connected_moved, i.retries, i.account, i.failure_code, i.failure_reason, i.due_at, i.waiting_since,
                 o.id as operation_id, o.leg, o.attempt, o.state, o.account as operation_account, o.request_body, o.first_dispatched_at,
-                o.dispatched_at, o.sends, o.lookups, o.look_up, o.cleared, o.idempotency_key as operation_key, o.unknown_since
+                o.dispatched_at, o.sends, o.lookups, o.look_up, o.cleared, o.idempotency_key as operation_key, o.unknown_since, o.stripe_id
          from payout_items i
          left join lateral (select * from payout_operations p where p.item_id = i.id order by p.id desc limit 1) o on true
          where i.id = any($1) order by i.id",
@@ -223,6 +195,7 @@ fn read(row: Row) -> Result<Loaded> {
                 body: row.request_body.ok_or_else(missing)?,
                 lookups: row.lookups.ok_or_else(missing)?,
                 unknown_since: row.unknown_since,
+                stripe_id: row.stripe_id,
             })
         }
     };
@@ -240,84 +213,12 @@ fn read(row: Row) -> Result<Loaded> {
     })
 }
 
-/// Eligibility asked once more for an item about to be sent.
-#[derive(Debug, Clone, FromRow)]
-pub struct Recheck {
-    pub item_id: ItemId,
-    pub account: Option<String>,
-    pub destination: Option<String>,
-    pub automatic: bool,
-    /// Why not any more; `None`: still pay.
-    pub reason: Option<String>,
-}
-
+/// Eligibility asked once more for items about to be sent.
 pub async fn recheck(tx: &mut Tx, items: &[ItemId], policy: &Policy, now: DateTime<Utc>) -> Result<Vec<Recheck>> {
     let policy =
         serde_json::to_value(policy).map_err(|error| Error::internal("The policy cannot be written.").with_source(error))?;
     let statement = query_as("select item_id, account, destination, automatic, reason from payout_recheck($1, $2, $3)");
     tx.all(statement.bind(items.iter().map(|id| id.0).collect::<Vec<_>>()).bind(policy).bind(now)).await
-}
-
-/// An item's new row.
-#[derive(Debug, Clone)]
-pub struct ItemUpdate {
-    pub was: Status,
-    pub item: Item,
-    pub account: String,
-    /// The bank account as known at dispatch; `None` leaves it.
-    pub destination: Option<String>,
-    pub failure_code: Option<String>,
-    pub failure_reason: Option<String>,
-    pub due_at: Option<DateTime<Utc>>,
-    pub waiting_since: Option<DateTime<Utc>>,
-    pub arrival_on: Option<NaiveDate>,
-}
-
-/// A new attempt, about to be sent.
-#[derive(Debug, Clone)]
-pub struct NewOperation {
-    pub item: ItemId,
-    pub leg: Leg,
-    pub attempt: i32,
-    pub key: String,
-    pub account: String,
-    pub amount_minor: i64,
-    pub currency: String,
-    pub body: String,
-    pub dispatched_at: DateTime<Utc>,
-    pub send_deadline: DateTime<Utc>,
-}
-
-/// What changed on an attempt.
-#[derive(Debug, Clone)]
-pub struct OperationUpdate {
-    pub id: OperationId,
-    pub was: State,
-    pub state: State,
-    pub first_dispatched_at: DateTime<Utc>,
-    pub dispatched_at: DateTime<Utc>,
-    pub send_deadline: Option<DateTime<Utc>>,
-    pub sends: i32,
-    pub lookups: i32,
-    pub look_up: bool,
-    pub cleared: bool,
-    pub stripe_id: Option<String>,
-    pub stripe_status: Option<String>,
-    pub http_status: Option<i32>,
-    pub code: Option<String>,
-    pub message: Option<String>,
-    pub request_id: Option<String>,
-    pub replayed: bool,
-    pub unknown_since: Option<DateTime<Utc>>,
-}
-
-/// Everything one commit changes: the only way a status, an attempt or an item's money is written.
-#[derive(Debug, Default)]
-pub struct Wave {
-    pub postings: Vec<Posting>,
-    pub operations: Vec<OperationUpdate>,
-    pub new_operations: Vec<NewOperation>,
-    pub items: Vec<ItemUpdate>,
 }
 
 /// Writes a wave. If anything is no longer as it was loaded, it is refused as a whole and the caller reads again.

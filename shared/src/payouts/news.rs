@@ -1,0 +1,146 @@
+//! What Stripe's later news of a payout or a transfer mean for its item. Pure, like `settle`: news come in any order, twice or
+//! not at all, and the final state is the same.
+
+use chrono::{DateTime, NaiveDate, Utc};
+
+use super::item::{Event, Illegal, Status};
+use super::operation::State;
+use super::settle;
+use super::wave::{Loaded, Wave};
+use crate::id::OperationId;
+use crate::ledger::{Account, Posting};
+use crate::rails::{Accepted, Leg};
+
+/// A payout of ours as Stripe tells of it.
+#[derive(Debug, Clone)]
+pub struct PayoutNews {
+    pub stripe_id: String,
+    pub amount_minor: Option<i64>,
+    /// Lower-case code.
+    pub currency: Option<String>,
+    /// `pending`, `in_transit`, `paid`, `failed` or `canceled`.
+    pub status: String,
+    pub failure_code: Option<String>,
+    pub failure_message: Option<String>,
+    pub arrival_on: Option<NaiveDate>,
+}
+
+/// What is to be done about news.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Nothing, and why.
+    Nothing(String),
+    /// A person must look at what it says.
+    Person(String),
+    Change {
+        wave: Wave,
+        said: String,
+    },
+}
+
+/// News of the payout that belongs to `attempt` of the item.
+pub fn payout(mut it: Loaded, attempt: OperationId, news: &PayoutNews) -> Result<Verdict, Illegal> {
+    let Some(latest) = it.operation.clone().filter(|latest| latest.id == attempt) else {
+        return Ok(Verdict::Nothing("of an attempt that another one followed".to_owned()));
+    };
+    let id = &news.stripe_id;
+    if news.amount_minor != Some(it.item.payout_minor) || news.currency.as_deref() != Some(it.item.currency.code().as_str()) {
+        return Ok(Verdict::Person(format!("{id} is not what was asked for")));
+    }
+    let status = news.status.as_str();
+    let mut row = settle::unchanged(&latest);
+    row.stripe_id = Some(id.clone());
+    let mut postings = Vec::new();
+    if latest.facts.state.is_open() {
+        if latest.facts.state == State::Frozen {
+            return Ok(Verdict::Person(format!("{id} belongs to a frozen attempt")));
+        }
+        postings.extend(settle::accept(&mut it.item, Leg::Payout, &accepted(id))?);
+        row.state = State::Accepted;
+        row.unknown_since = None;
+    }
+    let event = match (status, row.state, it.item.status) {
+        ("paid", State::Accepted, Status::InTransit) => Some(Event::PayoutPaid),
+        // It was paid before the bank sent it back; the news come in the wrong order.
+        ("paid", State::Returned, Status::PayoutBlocked) => Some(Event::PayoutPaid),
+        ("failed" | "canceled", State::Accepted, Status::InTransit | Status::Paid) => Some(Event::PayoutFailed),
+        _ => None,
+    };
+    if let Some(event) = event {
+        postings.extend(it.item.apply(event)?);
+    }
+    let mut changed = settle::item_row(&it);
+    changed.arrival_on = news.arrival_on;
+    if event == Some(Event::PayoutFailed) {
+        row.state = State::Returned;
+        row.code = news.failure_code.clone().or_else(|| Some(status.to_owned()));
+        row.message = news.failure_message.clone();
+    }
+    if matches!(it.item.status, Status::PayoutBlocked | Status::Returned) {
+        changed.failure_code = row.code.clone().or(it.failure_code.clone());
+        changed.failure_reason = row.message.clone().or(it.failure_reason.clone());
+    }
+    let name = it.item.status.as_str();
+    if row.state == latest.facts.state && event.is_none() {
+        return Ok(Verdict::Nothing(format!("item {} stays {name}", it.item.id)));
+    }
+    row.stripe_status = Some(status.to_owned());
+    let said = format!("item {} is {name}", it.item.id);
+    let wave = Wave { postings, operations: vec![row], new_operations: Vec::new(), items: vec![changed] };
+    Ok(Verdict::Change { wave, said })
+}
+
+/// The transfer that belongs to `attempt` was reversed up to `total_minor`, of which `before_minor` was known. Only the growth
+/// counts: it is available on the platform again, and never opens an attempt.
+pub fn reversed(
+    mut it: Loaded,
+    attempt: OperationId,
+    stripe_id: &str,
+    total_minor: i64,
+    before_minor: i64,
+    now: DateTime<Utc>,
+) -> Result<Verdict, Illegal> {
+    let total = total_minor.min(it.item.transfer_minor);
+    let growth = total - before_minor;
+    let mut wave = Wave::default();
+    let latest = it.operation.clone().filter(|latest| latest.id == attempt);
+    if let Some(open) = latest.filter(|latest| latest.facts.state.is_open() && latest.facts.state != State::Frozen) {
+        // The arrival has to stand before the money leaves again.
+        wave.postings.extend(settle::accept(&mut it.item, Leg::Transfer, &accepted(stripe_id))?);
+        let mut row = settle::unchanged(&open);
+        (row.state, row.unknown_since, row.stripe_id) = (State::Accepted, None, Some(stripe_id.to_owned()));
+        wave.operations.push(row);
+    }
+    if growth <= 0 && wave.operations.is_empty() {
+        return Ok(Verdict::Nothing("known already".to_owned()));
+    }
+    if growth > 0 {
+        wave.postings.push(Posting {
+            event: format!("reversal:{stripe_id}:{total}"),
+            leg: "reversed",
+            attempt: 1,
+            payee: it.item.payee,
+            currency: it.item.currency.code(),
+            from: Account::AtStripe,
+            to: Account::AvailablePlatform,
+            micros: growth.saturating_mul(it.item.currency.micros_per_minor()),
+        });
+    }
+    // All of it came back before the bank was asked: the payment is over, and the money pays the next one.
+    let over = total == it.item.amount_minor && it.item.status == Status::AwaitingAvailable;
+    if over {
+        it.item.reversed()?;
+    }
+    let mut row = settle::item_row(&it);
+    // What was to be looked at again still is: a payout in doubt must not be forgotten over a reversal.
+    row.due_at = if it.item.status == it.was { it.due_at } else { (it.item.status == Status::AwaitingAvailable).then_some(now) };
+    row.waiting_since = it.waiting_since;
+    row.failure_code = if over { Some("transfer_reversed".to_owned()) } else { it.failure_code.clone() };
+    row.failure_reason.clone_from(&it.failure_reason);
+    wave.items.push(row);
+    Ok(Verdict::Change { wave, said: format!("{growth} minor units of item {} came back", it.item.id) })
+}
+
+fn accepted(id: &str) -> Accepted {
+    Accepted { stripe_id: id.to_owned(), status: None, arrival_on: None }
+}
