@@ -173,16 +173,16 @@ fn batches(bodies: Vec<String>) -> Result<Vec<Vec<String>>> {
     Ok(all)
 }
 
-/// Works through what SQS handed over, one message after the other, and reports those that failed, and only those, to be
-/// handed over again. A message that cannot be read fails each time until it is in the dead letter queue: visible, not lost.
-/// A panic is the failure of its message and of no other.
+/// Works on all that SQS handed over at once, and reports the messages that failed, and only those, to be handed over again.
+/// A message that cannot be read fails each time until it is in the dead letter queue: visible, not lost. A panic is the
+/// failure of its message and of no other.
 pub async fn each<F, W>(event: SqsEvent, work: F) -> SqsBatchResponse
 where
     F: Fn(Message) -> W,
     W: Future<Output = Result<()>>,
 {
-    let mut response = SqsBatchResponse::default();
-    for record in event.records {
+    let work = &work;
+    let done = event.records.into_iter().map(|record| async move {
         // An empty id makes SQS count the whole batch as failed, which is right when we cannot name the message.
         let id = record.message_id.unwrap_or_default();
         let span = tracing::info_span!("message", message_id = %id);
@@ -191,10 +191,13 @@ where
             let work = std::panic::AssertUnwindSafe(async { work(message).await });
             work.catch_unwind().await.unwrap_or_else(|_| Err(Error::internal("The worker panicked.")))
         };
-        if let Err(error) = done.instrument(span.clone()).await {
-            span.in_scope(|| tracing::error!(code = error.code, causes = error.causes(), error = %error, "a message failed"));
-            response.add_failure(id);
-        }
+        let error = done.instrument(span.clone()).await.err()?;
+        span.in_scope(|| tracing::error!(code = error.code, causes = error.causes(), error = %error, "a message failed"));
+        Some(id)
+    });
+    let mut response = SqsBatchResponse::default();
+    for id in futures::future::join_all(done).await.into_iter().flatten() {
+        response.add_failure(id);
     }
     response
 }
