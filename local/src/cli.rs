@@ -40,6 +40,12 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
         arguments: Vec<OsString>,
     },
+    /// Plant known bugs one at a time in a copy, and tell which test or seed catches each; takes minutes
+    Mutants {
+        /// Only these, by the names of their files in tests/mutants [default: all]
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
     /// Measure, and print one JSON
     Bench(Bench),
     /// Stop what runs and delete the private folder

@@ -38,6 +38,7 @@ async fn run(cli: Cli) -> u8 {
         },
         Command::Fire(args) => command::fire(&folder, &args.name, args.at).await,
         Command::Test { arguments } => command::test(&arguments),
+        Command::Mutants { names } => command::mutants(&names),
         Command::Reset => command::reset(&folder).await,
         Command::Run(args) => match args.stripe.choose() {
             Ok(stripe) => {

@@ -43,7 +43,8 @@ pub const FORGET_PLANS: &str = "discard plans";
 #[derive(Clone)]
 pub struct Db {
     pool: PgPool,
-    statements: Arc<AtomicU64>,
+    /// Of this handle, and of those it was made from.
+    statements: Vec<Arc<AtomicU64>>,
 }
 
 impl Db {
@@ -59,12 +60,19 @@ impl Db {
             // A pooler may drop an idle connection; the test costs a round trip that `begin` makes anyway.
             .test_before_acquire(false)
             .connect_lazy_with(options);
-        Ok(Self { pool, statements: Arc::default() })
+        Ok(Self { pool, statements: vec![Arc::default()] })
     }
 
-    /// Statements run through this handle so far (begin and commit not counted).
+    /// Statements run through this handle and its clones so far (begin and commit not counted).
     pub fn statements(&self) -> u64 {
-        self.statements.load(Ordering::Relaxed)
+        self.statements.last().map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// The same database with a count of its own, for work that runs beside other work.
+    pub fn counting_apart(&self) -> Self {
+        let mut statements = self.statements.clone();
+        statements.push(Arc::default());
+        Self { pool: self.pool.clone(), statements }
     }
 
     #[expect(clippy::disallowed_methods, reason = "the one place that may")]
@@ -85,12 +93,14 @@ impl Db {
 /// An open transaction. Dropped without a commit, it never happened. Never held across a call to Stripe.
 pub struct Tx {
     tx: Transaction<'static, Postgres>,
-    statements: Arc<AtomicU64>,
+    statements: Vec<Arc<AtomicU64>>,
 }
 
 impl Tx {
     fn count(&self) {
-        self.statements.fetch_add(1, Ordering::Relaxed);
+        for count in &self.statements {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub async fn run(&mut self, query: Query<'_, Postgres, PgArguments>) -> Result<PgQueryResult> {

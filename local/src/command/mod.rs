@@ -4,6 +4,7 @@ mod bench;
 pub mod build;
 pub mod demo;
 mod fire;
+mod mutants;
 mod reset;
 pub mod run;
 mod test;
@@ -11,6 +12,7 @@ pub mod up;
 
 pub use bench::{Bench, bench};
 pub use fire::fire;
+pub use mutants::mutants;
 pub use reset::reset;
 pub use test::test;
 

@@ -67,9 +67,10 @@ impl Payer {
     /// Works on a chunk until nothing of it can go on now. By `until` the handler has to be done.
     /// A chunk that is someone else's, paused or halted is left as it is; a sweep brings it back.
     pub async fn process_chunk(&self, chunk: ChunkId, until: Instant) -> Result<()> {
-        let statements_before = self.db.statements();
+        let payer = &Self { db: self.db.counting_apart(), ..self.clone() };
+        let db = &payer.db;
         let lease = Uuid::new_v4();
-        let mut tx = self.db.begin().await?;
+        let mut tx = db.begin().await?;
         let claim = chunks::claim(&mut tx, chunk, lease, LEASE_SECONDS).await?;
         let Some(claim) = claim else {
             tracing::debug!(chunk = chunk.0, "chunk is being worked on or does not exist");
@@ -81,17 +82,17 @@ impl Payer {
         let orders = Orders::default();
         orders.stop.store(claim.stopped || halted, Ordering::Relaxed);
         orders.confirm();
-        let mut work = Work { payer: self, chunk, claim, orders: &orders, in_flight: HashSet::new(), until };
+        let mut work = Work { payer, chunk, claim, orders: &orders, in_flight: HashSet::new(), until };
         // Side by side in one task: nothing outlives the handler, and no statement is ever cut off half-way.
         let working = async {
             let worked = work.run().await;
             orders.done.notify_one();
             worked
         };
-        let (worked, ()) = tokio::join!(working, pulse(&self.db, chunk, lease, &orders));
+        let (worked, ()) = tokio::join!(working, pulse(db, chunk, lease, &orders));
 
-        let statements = i64::try_from(self.db.statements() - statements_before).unwrap_or(0) + 1;
-        let mut tx = self.db.begin().await?;
+        let statements = i64::try_from(db.statements()).unwrap_or(0) + 1;
+        let mut tx = db.begin().await?;
         if let Some(run) = chunks::release(&mut tx, chunk, lease, statements).await? {
             super::complete_run(&mut tx, run).await?;
         }

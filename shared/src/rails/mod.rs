@@ -157,15 +157,21 @@ pub fn read_answer(asked: &Asked, answer: Result<Answer, Failure>, in_doubt: boo
         reply.outcome = read_object(asked, &answer.body);
         return reply;
     }
-    let error = serde_json::from_slice::<ErrorBody>(&answer.body).unwrap_or_default().error;
+    let error = serde_json::from_str::<ErrorBody>(&without_nul(&answer.body)).unwrap_or_default().error;
     reply.outcome = read_refusal(answer.status.as_u16(), &error, in_doubt, replayed);
     reply.code = error.code.or(error.r#type);
     reply.message = error.message;
     reply
 }
 
+/// Postgres keeps no NUL in a text, and an answer must be kept whatever is in it.
+fn without_nul(body: &[u8]) -> std::borrow::Cow<'_, str> {
+    let text = String::from_utf8_lossy(body);
+    if text.contains("\\u0000") { text.replace("\\u0000", "\u{fffd}").into() } else { text }
+}
+
 fn read_object(asked: &Asked, body: &[u8]) -> Outcome {
-    let Ok(object) = serde_json::from_slice::<Object>(body) else {
+    let Ok(object) = serde_json::from_str::<Object>(&without_nul(body)) else {
         return Outcome::Unknown { why: "the answer cannot be read".to_owned(), look_up: false };
     };
     let destination = match &object.destination {

@@ -84,3 +84,10 @@ fn a_replayed_error_is_looked_up_because_saying_it_again_will_not_change_it() {
     assert_eq!(word(&reply.outcome), "unknown, look up");
     assert!(reply.replayed);
 }
+
+#[test]
+fn an_answer_with_a_nul_in_it_can_be_kept() {
+    let body = r#"{"error":{"type":"card_error","code":"a\u0000b","message":"\u0000"}}"#;
+    let reply = read_answer(&asked(), answer(402, body), false);
+    assert_eq!((reply.code.as_deref(), reply.message.as_deref()), (Some("a\u{fffd}b"), Some("\u{fffd}")));
+}

@@ -4,6 +4,7 @@
 //! and jobs never wait for each other in a circle: postings first, statuses last.
 
 use chrono::{DateTime, Utc};
+use serde_json::{Value as Json, json};
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -14,6 +15,7 @@ use crate::config::Policy;
 use crate::db::{Tx, query, query_as};
 use crate::error::{Error, Result};
 use crate::id::{BatchId, ChunkId, ItemId, OperationId, RunId};
+use crate::ledger::Posting;
 use crate::rails::Leg;
 
 /// What a worker learns when it takes a chunk.
@@ -221,119 +223,95 @@ pub async fn recheck(tx: &mut Tx, items: &[ItemId], policy: &Policy, now: DateTi
     tx.all(statement.bind(items.iter().map(|id| id.0).collect::<Vec<_>>()).bind(policy).bind(now)).await
 }
 
-/// Writes a wave. If anything is no longer as it was loaded, it is refused as a whole and the caller reads again.
+/// Writes a wave, in one statement. If anything is no longer as it was loaded, it is refused as a whole and the caller reads again.
 pub async fn save(tx: &mut Tx, wave: &Wave, now: DateTime<Utc>) -> Result<()> {
-    crate::ledger::store::post(tx, &wave.postings).await?;
-    update_operations(tx, &wave.operations, now).await?;
-    insert_operations(tx, &wave.new_operations).await?;
-    update_items(tx, &wave.items, now).await
-}
-
-fn changed_meanwhile() -> Error {
-    Error::unavailable("CHANGED_MEANWHILE", "Something else changed the same payments just now; try again.")
-}
-
-async fn update_operations(tx: &mut Tx, all: &[OperationUpdate], now: DateTime<Utc>) -> Result<()> {
-    if all.is_empty() {
-        return Ok(());
-    }
-    let statement = query(
-        "update payout_operations o set
-            state = u.state, first_dispatched_at = u.first_dispatched_at, dispatched_at = u.dispatched_at, send_deadline = coalesce(u.send_deadline, o.send_deadline),
-            sends = u.sends, lookups = u.lookups, look_up = u.look_up, cleared = u.cleared,
-            stripe_id = coalesce(o.stripe_id, u.stripe_id), stripe_status = coalesce(u.stripe_status, o.stripe_status),
-            http_status = coalesce(u.http_status, o.http_status), code = coalesce(u.code, o.code), message = coalesce(u.message, o.message),
-            request_id = coalesce(u.request_id, o.request_id), replayed = o.replayed or u.replayed, unknown_since = u.unknown_since,
-            settled_at = case when u.state in ('accepted', 'rejected', 'returned', 'canceled') then $19 end
-         from unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[], $7::int[], $8::int[], $9::bool[], $10::bool[],
-                     $11::text[], $12::text[], $13::int[], $14::text[], $15::text[], $16::text[], $17::bool[], $18::timestamptz[])
-              as u (id, was, state, first_dispatched_at, dispatched_at, send_deadline, sends, lookups, look_up, cleared,
-                    stripe_id, stripe_status, http_status, code, message, request_id, replayed, unknown_since)
-         where o.id = u.id and o.state = u.was",
+    // The new attempts come after the old ones are closed, since an item has one open attempt.
+    let statement = query_as(
+        "with posted as (
+            insert into ledger_transfers (event, leg, attempt, payee_id, currency, from_account, to_account, amount_micros)
+            select * from jsonb_to_recordset($1) as u (event text, leg text, attempt int, payee uuid, currency text, source text, target text, micros bigint)
+         ), operations as (
+            update payout_operations o set
+                state = u.state, first_dispatched_at = u.first_dispatched_at, dispatched_at = u.dispatched_at, send_deadline = coalesce(u.send_deadline, o.send_deadline),
+                sends = u.sends, lookups = u.lookups, look_up = u.look_up, cleared = u.cleared,
+                stripe_id = coalesce(o.stripe_id, u.stripe_id), stripe_status = coalesce(u.stripe_status, o.stripe_status),
+                http_status = coalesce(u.http_status, o.http_status), code = coalesce(u.code, o.code), message = coalesce(u.message, o.message),
+                request_id = coalesce(u.request_id, o.request_id), replayed = o.replayed or u.replayed, unknown_since = u.unknown_since,
+                settled_at = case when u.state in ('accepted', 'rejected', 'returned', 'canceled') then $5 end
+            from jsonb_to_recordset($2) as u (
+                id bigint, was text, state text, first_dispatched_at timestamptz, dispatched_at timestamptz, send_deadline timestamptz, sends int, lookups int,
+                look_up bool, cleared bool, stripe_id text, stripe_status text, http_status int, code text, message text, request_id text, replayed bool,
+                unknown_since timestamptz)
+            where o.id = u.id and o.state = u.was
+            returning 1
+         ), closed as (
+            select count(*) as operations from operations
+         ), opened as (
+            insert into payout_operations (item_id, leg, attempt, state, idempotency_key, account, amount_minor, currency, request_body,
+                                           first_dispatched_at, dispatched_at, send_deadline)
+            select u.item_id, u.leg, u.attempt, 'dispatched', u.key, u.account, u.amount_minor, u.currency, u.body, u.dispatched_at, u.dispatched_at, u.send_deadline
+            from closed, jsonb_to_recordset($3) as u (
+                item_id bigint, leg text, attempt int, key text, account text, amount_minor bigint, currency text, body text, dispatched_at timestamptz,
+                send_deadline timestamptz)
+            where closed.operations >= 0
+         ), items as (
+            update payout_items i set
+                status = u.status, transfer_attempt = u.transfer_attempt, payout_attempt = u.payout_attempt, connected_moved = u.connected_moved,
+                retries = u.retries, account = u.account, destination = coalesce(u.destination, i.destination), payout_minor = u.payout_minor,
+                failure_code = u.failure_code, failure_reason = u.failure_reason, due_at = u.due_at, waiting_since = u.waiting_since,
+                arrival_on = coalesce(u.arrival_on, i.arrival_on), updated_at = $5,
+                paid_at = case when u.status = 'paid' then coalesce(i.paid_at, $5) end
+            from jsonb_to_recordset($4) as u (
+                id bigint, was text, status text, transfer_attempt int, payout_attempt int, connected_moved bool, retries int, account text, destination text,
+                payout_minor bigint, failure_code text, failure_reason text, due_at timestamptz, waiting_since timestamptz, arrival_on date)
+            where i.id = u.id and i.status = u.was
+            returning 1
+         )
+         select closed.operations, (select count(*) from items) from closed",
     )
-    .bind(all.iter().map(|it| it.id.0).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.was.as_str().to_owned()).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.state.as_str().to_owned()).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.first_dispatched_at).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.dispatched_at).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.send_deadline).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.sends).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.lookups).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.look_up).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.cleared).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.stripe_id.clone()).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.stripe_status.clone()).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.http_status).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.code.clone()).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.message.clone()).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.request_id.clone()).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.replayed).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.unknown_since).collect::<Vec<_>>())
+    .bind(wave.postings.iter().filter(|it| it.micros != 0).map(posting_row).collect::<Json>())
+    .bind(wave.operations.iter().map(operation_row).collect::<Json>())
+    .bind(wave.new_operations.iter().map(new_operation_row).collect::<Json>())
+    .bind(wave.items.iter().map(item_row).collect::<Json>())
     .bind(now);
-    let written = tx.run(statement).await?.rows_affected();
-    if written == all.len() as u64 { Ok(()) } else { Err(changed_meanwhile()) }
-}
-
-async fn insert_operations(tx: &mut Tx, all: &[NewOperation]) -> Result<()> {
-    if all.is_empty() {
+    let written: (i64, i64) = tx.one(statement).await?;
+    let meant = [wave.operations.len(), wave.items.len()].map(|rows| i64::try_from(rows).unwrap_or(i64::MAX));
+    if written == meant.into() {
         return Ok(());
     }
-    let statement = query(
-        "insert into payout_operations (item_id, leg, attempt, state, idempotency_key, account, amount_minor, currency, request_body,
-                                        first_dispatched_at, dispatched_at, send_deadline)
-         select item_id, leg, attempt, 'dispatched', key, account, amount_minor, currency, body, dispatched_at, dispatched_at, send_deadline
-         from unnest($1::bigint[], $2::text[], $3::int[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::text[], $9::timestamptz[], $10::timestamptz[])
-              as u (item_id, leg, attempt, key, account, amount_minor, currency, body, dispatched_at, send_deadline)",
-    )
-    .bind(all.iter().map(|it| it.item.0).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.leg.as_str().to_owned()).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.attempt).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.key.clone()).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.account.clone()).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.amount_minor).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.currency.clone()).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.body.clone()).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.dispatched_at).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.send_deadline).collect::<Vec<_>>());
-    tx.run(statement).await?;
-    Ok(())
+    Err(Error::unavailable("CHANGED_MEANWHILE", "Something else changed the same payments just now; try again."))
 }
 
-async fn update_items(tx: &mut Tx, all: &[ItemUpdate], now: DateTime<Utc>) -> Result<()> {
-    if all.is_empty() {
-        return Ok(());
-    }
-    let statement = query(
-        "update payout_items i set
-            status = u.status, transfer_attempt = u.transfer_attempt, payout_attempt = u.payout_attempt, connected_moved = u.connected_moved,
-            retries = u.retries, account = u.account, destination = coalesce(u.destination, i.destination), payout_minor = u.payout_minor,
-            failure_code = u.failure_code, failure_reason = u.failure_reason, due_at = u.due_at, waiting_since = u.waiting_since,
-            arrival_on = coalesce(u.arrival_on, i.arrival_on), updated_at = $16,
-            paid_at = case when u.status = 'paid' then coalesce(i.paid_at, $16) end
-         from unnest($1::bigint[], $2::text[], $3::text[], $4::int[], $5::int[], $6::bool[], $7::int[], $8::text[], $9::text[], $10::bigint[],
-                     $11::text[], $12::text[], $13::timestamptz[], $14::timestamptz[], $15::date[])
-              as u (id, was, status, transfer_attempt, payout_attempt, connected_moved, retries, account, destination, payout_minor,
-                    failure_code, failure_reason, due_at, waiting_since, arrival_on)
-         where i.id = u.id and i.status = u.was",
-    )
-    .bind(all.iter().map(|it| it.item.id.0).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.was.as_str().to_owned()).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.item.status.as_str().to_owned()).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.item.transfer_attempt).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.item.payout_attempt).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.item.connected_moved).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.item.retries).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.account.clone()).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.destination.clone()).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.item.payout_minor).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.failure_code.clone()).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.failure_reason.clone()).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.due_at).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.waiting_since).collect::<Vec<_>>())
-    .bind(all.iter().map(|it| it.arrival_on).collect::<Vec<_>>())
-    .bind(now);
-    let written = tx.run(statement).await?.rows_affected();
-    if written == all.len() as u64 { Ok(()) } else { Err(changed_meanwhile()) }
+fn posting_row(it: &Posting) -> Json {
+    json!({
+        "event": it.event, "leg": it.leg, "attempt": it.attempt, "payee": it.payee, "currency": it.currency, "source": it.from.as_str(),
+        "target": it.to.as_str(), "micros": it.micros,
+    })
+}
+
+fn operation_row(it: &OperationUpdate) -> Json {
+    json!({
+        "id": it.id, "was": it.was.as_str(), "state": it.state.as_str(), "first_dispatched_at": it.first_dispatched_at,
+        "dispatched_at": it.dispatched_at, "send_deadline": it.send_deadline, "sends": it.sends, "lookups": it.lookups, "look_up": it.look_up,
+        "cleared": it.cleared, "stripe_id": it.stripe_id, "stripe_status": it.stripe_status, "http_status": it.http_status, "code": it.code,
+        "message": it.message, "request_id": it.request_id, "replayed": it.replayed, "unknown_since": it.unknown_since,
+    })
+}
+
+fn new_operation_row(it: &NewOperation) -> Json {
+    json!({
+        "item_id": it.item, "leg": it.leg.as_str(), "attempt": it.attempt, "key": it.key, "account": it.account, "amount_minor": it.amount_minor,
+        "currency": it.currency, "body": it.body, "dispatched_at": it.dispatched_at, "send_deadline": it.send_deadline,
+    })
+}
+
+fn item_row(it: &ItemUpdate) -> Json {
+    json!({
+        "id": it.item.id, "was": it.was.as_str(), "status": it.item.status.as_str(), "transfer_attempt": it.item.transfer_attempt,
+        "payout_attempt": it.item.payout_attempt, "connected_moved": it.item.connected_moved, "retries": it.item.retries, "account": it.account,
+        "destination": it.destination, "payout_minor": it.item.payout_minor, "failure_code": it.failure_code, "failure_reason": it.failure_reason,
+        "due_at": it.due_at, "waiting_since": it.waiting_since, "arrival_on": it.arrival_on,
+    })
 }
 
 /// Reserves the next `count` slots of an endpoint's rate budget, shared by all workers. Returns the milliseconds until the
