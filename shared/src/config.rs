@@ -295,6 +295,11 @@ impl Jwt {
     }
 }
 
+/// `RATE_LIMIT_PER_SECOND`: requests that one caller of the API may make; 0 is any number.
+pub fn rate_limit_per_second() -> Result<u32> {
+    Ok(u32::try_from(whole("RATE_LIMIT_PER_SECOND", "50", 0..=10_000)?).unwrap_or_default())
+}
+
 /// `FRONTEND_URL`: the origins that browsers may call from.
 pub fn frontend_urls() -> Vec<String> {
     list(&raw("FRONTEND_URL").unwrap_or_default()).iter().map(|url| url.trim_end_matches('/').to_owned()).collect()

@@ -9,7 +9,7 @@ use http::{HeaderMap, Request};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use payday::config::{Jwt, JwtKeys, Policy};
 use payday::db::Db;
-use payday::http::{AppState, Auth, Cors, CronSecrets, Queues, Verifier};
+use payday::http::{AppState, Auth, Cors, CronSecrets, Limits, Queues, Verifier};
 use payday::queue::Queue;
 use payday::schedule::Scheduler;
 use payday::{aws, router};
@@ -100,7 +100,7 @@ impl Api {
         let state = AppState {
             db: db.clone(),
             policy: policy.into(),
-            auth: Auth { cron_secrets: CronSecrets::new(&[CRON.to_owned()]), tokens: Verifier::new(jwt) },
+            auth: Auth { cron_secrets: CronSecrets::new(&[CRON.to_owned()]), tokens: Verifier::new(jwt), limits: Limits::new(0) },
             queues: Queues { create_batch: queue("create"), process_chunk: queue("chunk"), notification: queue("notify") },
             scheduler: Scheduler::new(&settings, "payday".to_owned()),
             stripe_api_base: url.into(),

@@ -2,7 +2,7 @@
 
 use lambda_http::{Error, Request, run, service_fn, tower::ServiceExt};
 use payday::db::Db;
-use payday::http::{AppState, Auth, Cors, CronSecrets, Queues, Verifier};
+use payday::http::{AppState, Auth, Cors, CronSecrets, Limits, Queues, Verifier};
 use payday::queue::Queue;
 use payday::schedule::Scheduler;
 use payday::{aws, config, router, telemetry};
@@ -19,6 +19,7 @@ async fn load() -> Result<axum::Router, Error> {
         auth: Auth {
             cron_secrets: CronSecrets::new(&config::cron_secrets().await?),
             tokens: Verifier::new(config::Jwt::load().await?),
+            limits: Limits::new(config::rate_limit_per_second()?),
         },
         queues: Queues {
             create_batch: Queue::new(&aws, config::create_batch_queue_url()?),

@@ -1,7 +1,7 @@
 //! Who is calling: a user with a token, an operator, or the scheduler with the cron secret.
 //!
-//! 401 says that we do not know who calls, 403 that we do and they may not. A credential that cannot be read is a wrong one,
-//! never a fault of ours.
+//! 401 says that we do not know who calls, 403 that we do and they may not, 429 that they call too often. A credential that
+//! cannot be read is a wrong one, never a fault of ours.
 
 use axum::extract::{FromRef, FromRequestParts};
 use http::HeaderMap;
@@ -12,13 +12,15 @@ use subtle::{Choice, ConstantTimeEq};
 use uuid::Uuid;
 
 use super::jwt::{Identity, Role, Verifier};
+use super::limits::{Limits, Who};
 use crate::error::{Error, Kind, Result};
 
-/// What callers are recognised by; cheap to clone.
+/// What callers are recognised by and counted with; cheap to clone.
 #[derive(Clone)]
 pub struct Auth {
     pub cron_secrets: CronSecrets,
     pub tokens: Verifier,
+    pub limits: Limits,
 }
 
 /// The secrets that schedulers show; several while one replaces another.
@@ -87,15 +89,25 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-fn shows_cron_secret(auth: &Auth, headers: &HeaderMap) -> bool {
+/// Whether the cron secret was shown; who shows it is counted.
+fn is_cron(auth: &Auth, headers: &HeaderMap) -> Result<bool> {
     let shown = [headers.get("x-cron-secret").map(|value| value.as_bytes().trim_ascii()), bearer(headers)];
-    shown.into_iter().flatten().any(|secret| auth.cron_secrets.admit(secret))
+    let is_cron = shown.into_iter().flatten().any(|secret| auth.cron_secrets.admit(secret));
+    if is_cron { auth.limits.count(Who::Cron).map(|()| true) } else { Ok(false) }
 }
 
-async fn identity(auth: &Auth, headers: &HeaderMap, needed: &str) -> Result<Identity> {
-    let token = bearer(headers).ok_or_else(|| missing(needed))?;
-    let token = std::str::from_utf8(token).map_err(|_| missing(needed))?;
-    auth.tokens.verify(token).await
+/// The user of the token, counted; whoever has no valid one is counted by their address.
+async fn identity(auth: &Auth, parts: &Parts, needed: &str) -> Result<Identity> {
+    let verified = match bearer(&parts.headers).and_then(|token| std::str::from_utf8(token).ok()) {
+        Some(token) => auth.tokens.verify(token).await,
+        None => Err(missing(needed)),
+    };
+    match &verified {
+        Ok(identity) => auth.limits.count(Who::User(identity.user))?,
+        Err(error) if error.kind == Kind::Unauthenticated => auth.limits.count(Who::stranger(parts))?,
+        Err(_) => {}
+    }
+    verified
 }
 
 fn operator(identity: &Identity) -> Result<Uuid> {
@@ -112,7 +124,7 @@ where
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let identity = identity(&Auth::from_ref(state), &parts.headers, "a bearer token").await?;
+        let identity = identity(&Auth::from_ref(state), parts, "a bearer token").await?;
         Ok(Self { id: identity.user, organization_id: identity.organization })
     }
 }
@@ -124,7 +136,7 @@ where
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        let identity = identity(&Auth::from_ref(state), &parts.headers, "an operator's bearer token").await?;
+        let identity = identity(&Auth::from_ref(state), parts, "an operator's bearer token").await?;
         Ok(Self { id: operator(&identity)? })
     }
 }
@@ -136,7 +148,12 @@ where
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
-        shows_cron_secret(&Auth::from_ref(state), &parts.headers).then_some(Self).ok_or_else(|| missing("the cron secret"))
+        let auth = Auth::from_ref(state);
+        if is_cron(&auth, &parts.headers)? {
+            return Ok(Self);
+        }
+        auth.limits.count(Who::stranger(parts))?;
+        Err(missing("the cron secret"))
     }
 }
 
@@ -148,10 +165,10 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
         let auth = Auth::from_ref(state);
-        if shows_cron_secret(&auth, &parts.headers) {
+        if is_cron(&auth, &parts.headers)? {
             return Ok(Self::Cron);
         }
-        let identity = identity(&auth, &parts.headers, "the cron secret or an operator's bearer token").await?;
+        let identity = identity(&auth, parts, "the cron secret or an operator's bearer token").await?;
         Ok(Self::Operator(operator(&identity)?))
     }
 }
@@ -173,11 +190,12 @@ mod tests {
 
     const SECRET: &str = "a shared secret of the tests";
 
-    fn router() -> Router {
+    fn router(limit: u32) -> Router {
         let keys = Jwt { keys: JwtKeys::Secret(SECRET.to_owned()), issuer: None, audience: "authenticated".to_owned() };
         let auth = Auth {
             cron_secrets: CronSecrets::new(&["new-secret".to_owned(), "old-secret".to_owned()]),
             tokens: Verifier::new(keys),
+            limits: Limits::new(limit),
         };
         let routes = Router::new()
             .route("/caller", get(async |caller: Caller| caller.id.to_string()))
@@ -219,10 +237,34 @@ mod tests {
             for (path, expected) in ["/caller", "/operator", "/cron", "/either"].into_iter().zip(statuses) {
                 let request =
                     Request::builder().uri(path).header(header, value.as_bytes()).body(Body::empty()).expect("a request");
-                let response = router().oneshot(request).await.expect("an answer");
+                let response = router(0).oneshot(request).await.expect("an answer");
                 assert_eq!(response.status().as_u16(), expected, "{path} with {header}: {value}");
                 assert_eq!(response.headers().contains_key("www-authenticate"), expected == 401, "{path} with {header}: {value}");
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_calls_too_often_waits_and_those_who_are_known_do_not_wait_for_strangers() {
+        let router = router(1);
+        let (creator, operator) = (token(&[]), token(&["operator"]));
+        let status = async |path: &str, header: &'static str, value: &str| {
+            let request = Request::builder().uri(path).header(header, value).body(Body::empty()).expect("a request");
+            let response = router.clone().oneshot(request).await.expect("an answer");
+            assert_eq!(response.headers().contains_key("retry-after"), response.status() == 429);
+            response.status().as_u16()
+        };
+        for (path, expected) in
+            [("/caller", 401), ("/cron", 401), ("/either", 429), ("/operator", 429), ("/cron", 429), ("/caller", 429)]
+        {
+            assert_eq!(status(path, "authorization", "Bearer wrong").await, expected, "{path}");
+        }
+        // One user, whichever of their tokens they show; being turned away counts as well.
+        assert_eq!(status("/operator", "authorization", &creator).await, 403);
+        assert_eq!(status("/caller", "authorization", &operator).await, 200);
+        assert_eq!(status("/caller", "authorization", &creator).await, 429);
+        for _ in 0..10 {
+            assert_eq!(status("/either", "x-cron-secret", "old-secret").await, 200);
         }
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use super::{AppState, Auth, Cors, CronSecrets, Queues, Verifier};
+use super::{AppState, Auth, Cors, CronSecrets, Limits, Queues, Verifier};
 use crate::config::{Jwt, JwtKeys, Policy};
 use crate::db::Db;
 use crate::queue::Queue;
@@ -35,7 +35,11 @@ async fn state() -> AppState {
     AppState {
         db: Db::connect("postgres://nobody@127.0.0.1:1/nothing", 1).expect("an address"),
         policy: policy().into(),
-        auth: Auth { cron_secrets: CronSecrets::new(&[CRON_SECRET.to_owned()]), tokens: Verifier::new(keys) },
+        auth: Auth {
+            cron_secrets: CronSecrets::new(&[CRON_SECRET.to_owned()]),
+            tokens: Verifier::new(keys),
+            limits: Limits::new(0),
+        },
         queues: Queues { create_batch: queue(), process_chunk: queue(), notification: queue() },
         scheduler: Scheduler::new(&aws, "payday".to_owned()),
         stripe_api_base: "http://127.0.0.1:1".into(),
