@@ -115,6 +115,19 @@ async fn a_creator_is_answered_in_two_statements_and_sees_only_their_own() {
     assert!(api.db.statements() - before <= 2);
 }
 
+#[tokio::test]
+async fn what_does_not_fit_together_with_what_is_there_is_refused_and_nothing_wraps() {
+    let api = Api::start().await;
+    api.earn(CREATOR, [amount(900_000_000_000_000, "usd", 1)]).await;
+    let row = json!({ "sourceId": "more", "creatorId": CREATOR, "kind": "tip", "amount": 900_000_000_000_000_i64, "currency": "usd", "fee": 0, "occurredAt": "2026-01-01T00:00:00Z" });
+    let earnings = Some(json!({ "earnings": [row] }));
+    for _ in 0..2 {
+        let (status, json) = api.call(Who::Cron, "POST", "/internal/earnings", earnings.clone()).await;
+        assert_eq!((status, &json["details"][0]["field"]), (422, &json!("earnings")), "{json}");
+    }
+    assert_eq!(api.earnings(CREATOR).await["money"][0]["totalEarnedMinor"], json!(900_000_000_000_000_i64));
+}
+
 async fn run(api: &Api) -> Json {
     api.fine(Who::Operator, "POST", "/internal/payouts/run", Some(json!({ "cycleDate": PAY_DAY }))).await
 }

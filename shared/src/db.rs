@@ -156,7 +156,9 @@ fn explain(error: sqlx::Error) -> Error {
         if transient {
             return Error::unavailable("DATABASE_BUSY", "The database is busy or restarting; try again.").with_source(error);
         }
-        return Error::new(Kind::Internal, "DATABASE", "The database refused a statement.").with_source(error);
+        // Its own code for a sum above what a bigint holds: whoever brought in the amount may be told.
+        let code = if state == "22003" { "OUT_OF_RANGE" } else { "DATABASE" };
+        return Error::new(Kind::Internal, code, "The database refused a statement.").with_source(error);
     }
     if matches!(
         error,

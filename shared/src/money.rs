@@ -78,6 +78,14 @@ impl Currency {
         }
     }
 
+    /// What is wrong with an amount of so many minor units, if Stripe could not move it in this currency.
+    pub fn refuses(self, minor: i64) -> Option<String> {
+        let multiple = self.transfer_multiple();
+        (minor % multiple != 0).then(|| {
+            format!("must be a multiple of {multiple}, the smallest step of this currency at Stripe (rule AMOUNT_MULTIPLE)")
+        })
+    }
+
     /// Minor units that a payout must be a multiple of.
     pub fn payout_multiple(self) -> i64 {
         match self.0 {

@@ -9,13 +9,12 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
-use super::{Kind, NewEarning, Place, Value};
+use super::{Kind, NAME, NewEarning, Place, Sums, Value, is_name};
 use crate::config::Policy;
 use crate::money::Currency;
 
 const COLUMNS: [&str; 10] =
     ["source_id", "creator_id", "kind", "tokens", "amount_minor", "currency", "occurred_at", "fee_minor", "charge_id", "place"];
-const MAX_ID_CHARS: usize = 200;
 
 /// A wrong line of a file, counted from 1 with the header.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -128,12 +127,18 @@ pub fn parse(file: &[u8], policy: &Policy) -> Result<Vec<NewEarning>, Vec<LineEr
     let mut table = Table::new(file);
     known_columns(&mut table, &COLUMNS, &COLUMNS[..7])?;
     let mut seen: HashMap<String, (u64, i64)> = HashMap::new();
+    let mut sums = Sums::default();
     table.read(|line, row: Row| {
         let earning = read(row, policy)?;
-        earning.freeze(policy).map_err(|problem| {
-            let field = if matches!(earning.value, Value::Tokens(_)) { "tokens" } else { "amount_minor" };
-            format!("{field}: {problem}")
-        })?;
+        let field = if matches!(earning.value, Value::Tokens(_)) { "tokens" } else { "amount_minor" };
+        let wrong = |problem: &str| format!("{field}: {problem}");
+        if let Value::Amount { minor, .. } = earning.value
+            && let Some(problem) = earning.currency.refuses(minor)
+        {
+            return Err(wrong(&problem));
+        }
+        let frozen = earning.freeze(policy).map_err(wrong)?;
+        sums.add(&earning, &frozen).map_err(wrong)?;
         let hash = earning.content_hash();
         match seen.get(&earning.source_id) {
             Some((before, other)) if *other != hash => {
@@ -149,8 +154,12 @@ pub fn parse(file: &[u8], policy: &Policy) -> Result<Vec<NewEarning>, Vec<LineEr
 }
 
 fn read(row: Row, policy: &Policy) -> Result<NewEarning, String> {
-    if row.source_id.is_empty() || row.source_id.chars().count() > MAX_ID_CHARS || row.source_id.chars().any(char::is_control) {
-        return Err(format!("source_id: must have 1 to {MAX_ID_CHARS} characters and no control characters"));
+    if !is_name(&row.source_id) {
+        return Err(format!("source_id: {NAME}"));
+    }
+    let charge_id = row.charge_id.filter(|text| !text.is_empty());
+    if charge_id.as_deref().is_some_and(|id| !is_name(id)) {
+        return Err(format!("charge_id: {NAME}"));
     }
     let fee_minor = row.fee_minor.filter(|text| !text.is_empty()).map(|text| whole("fee_minor", &text)).transpose()?;
     let value = match (row.tokens.as_str(), row.amount_minor.as_str()) {
@@ -172,7 +181,7 @@ fn read(row: Row, policy: &Policy) -> Result<NewEarning, String> {
             (_, code) => code.parse::<Currency>().map_err(|error| error.message)?,
         },
         place: place.map_or(Some(Place::Platform), |text| Place::parse(&text)).ok_or("place: must be platform or connected")?,
-        charge_id: row.charge_id.filter(|text| !text.is_empty()),
+        charge_id,
         occurred_at: DateTime::parse_from_rfc3339(&row.occurred_at)
             .map_err(|_| "occurred_at: must be an instant like 2026-11-01T12:00:00Z".to_owned())?
             .with_timezone(&Utc),

@@ -43,14 +43,28 @@ fn every_wrong_line_is_named_with_its_reason() {
         (format!("a,{ID},tip,,9223372036854775807,usd,{AT},,,"), "amount_minor"),
         (format!("a,{ID},tip,,100,usd,{AT},101,,"), "amount_minor"),
         (format!("a,{ID},tip,1,,usd,{AT},1,,"), "fee_minor"),
+        (format!("a,{ID},tip,,150,isk,{AT},,,"), "amount_minor"),
+        (format!("a,{ID},tip,,1050,ugx,{AT},,,"), "amount_minor"),
+        (format!("a,{ID},tip,,1001,kwd,{AT},,,"), "amount_minor"),
         (format!("a,{ID},tip,,100,zzz,{AT},,,"), "currency"),
         (format!("a,{ID},tip,,100,,{AT},,,"), "currency"),
         (format!("a,{ID},tip,,100,usd,yesterday,,,"), "occurred_at"),
         (format!("a,{ID},tip,,100,usd,{AT},,,moon"), "place"),
+        (format!("a,{ID},tip,,100,usd,{AT},,{},", "c".repeat(201)), "charge_id"),
+        (format!("a\u{7},{ID},tip,,100,usd,{AT},,,"), "source_id"),
     ] {
         assert!(problem(&line).starts_with(&format!("line 2: {reason}: ")), "{line}: {}", problem(&line));
     }
     assert_eq!(problem("a,b"), "line 2: has 2 fields where the header has 10");
+}
+
+#[test]
+fn lines_that_together_are_more_than_the_ledger_can_hold_are_refused_where_they_are() {
+    let line = |id: &str, currency: &str| format!("{id},{ID},tip,,900000000000000,{currency},{AT},,,\n");
+    let file = format!("{HEAD}{}{}{}", line("a", "usd"), line("b", "eur"), line("c", "usd"));
+    let problems = parse(file.as_bytes(), &policy()).expect_err("a sum that wraps");
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].to_string().starts_with("line 4: amount_minor: is more than the ledger can hold"), "{}", problems[0]);
 }
 
 #[test]

@@ -10,6 +10,8 @@ pub mod routes;
 pub mod store;
 pub mod taking_back;
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -108,6 +110,27 @@ pub struct Frozen {
     pub fee_ppm: Option<i64>,
 }
 
+/// Whether a text may be somebody else's id of something.
+fn is_name(text: &str) -> bool {
+    (1..=MOST_NAME_CHARS).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
+const MOST_NAME_CHARS: usize = 200;
+const NAME: &str = "must be 1 to 200 characters without control characters";
+
+/// What earnings that are recorded together add up to, by currency: a sum that the ledger cannot hold is refused where it
+/// comes about, for the database would only say that there is one.
+#[derive(Debug, Default)]
+pub struct Sums(HashMap<Currency, i64>);
+
+impl Sums {
+    pub fn add(&mut self, earning: &NewEarning, frozen: &Frozen) -> Result<(), &'static str> {
+        let sum = self.0.entry(earning.currency).or_default();
+        *sum = sum.checked_add(frozen.gross_micros).ok_or("is more than the ledger can hold, together with those before it")?;
+        Ok(())
+    }
+}
+
 impl NewEarning {
     /// Freezes rate and fee. The error is a sentence about the value, for whoever knows where it stood.
     pub fn freeze(&self, policy: &Policy) -> Result<Frozen, &'static str> {
@@ -174,7 +197,10 @@ impl NewEarning {
 /// is refused (`SOURCE_ID_CONFLICT`, the ids in `details`).
 pub async fn record(db: &Db, policy: &Policy, earnings: Vec<NewEarning>) -> Result<Recorded> {
     let mut tx = db.begin().await?;
-    let recorded = store::record(&mut tx, policy, &earnings).await?;
+    let recorded = store::record(&mut tx, policy, &earnings).await.map_err(|error| match error.code {
+        "OUT_OF_RANGE" => Error::field("earnings", "are more than the ledger can hold, together with what is recorded already"),
+        _ => error,
+    })?;
     tx.commit("record earnings").await?;
     Ok(recorded)
 }

@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::{Kind, NewEarning, Place, Recorded, Value};
+use super::{Frozen, Kind, NAME, NewEarning, Place, Recorded, Sums, Value, is_name};
 use crate::clock;
 use crate::config::Policy;
 use crate::error::{Error, FieldError, Kind as ErrorKind, Result};
@@ -31,7 +31,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
 /// Earnings to record: 1 to 1,000.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct EarningsBody {
+pub struct EarningsBody {
     #[schema(min_items = 1, max_items = 1000)]
     earnings: Vec<EarningBody>,
 }
@@ -39,7 +39,7 @@ struct EarningsBody {
 /// One earning, in tokens or in money, never in both.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct EarningBody {
+pub struct EarningBody {
     /// The caller's own id of it; the same one again is the same earning.
     #[schema(min_length = 1, max_length = 200)]
     source_id: String,
@@ -116,7 +116,7 @@ async fn record_earnings(
 }
 
 /// Every row as an earning, or what is wrong with them.
-fn checked(body: EarningsBody, policy: &Policy, now: DateTime<Utc>) -> Result<Vec<NewEarning>> {
+pub fn checked(body: EarningsBody, policy: &Policy, now: DateTime<Utc>) -> Result<Vec<NewEarning>> {
     if body.earnings.is_empty() {
         return Err(Error::field("earnings", "must hold at least one earning"));
     }
@@ -127,11 +127,17 @@ fn checked(body: EarningsBody, policy: &Policy, now: DateTime<Utc>) -> Result<Ve
     }
     let mut wrong = Vec::new();
     let mut earnings = Vec::with_capacity(body.earnings.len());
+    let mut sums = Sums::default();
     for (index, row) in body.earnings.into_iter().enumerate() {
         let mut complaint = |field: &str, error: &str| {
             wrong.push(FieldError { field: format!("earnings[{index}].{field}"), error: error.to_owned() })
         };
-        earnings.extend(earning(row, policy, now, &mut complaint));
+        if let Some((earning, frozen)) = earning(row, policy, now, &mut complaint) {
+            match sums.add(&earning, &frozen) {
+                Ok(()) => earnings.push(earning),
+                Err(problem) => complaint(field_of(&earning), problem),
+            }
+        }
         if wrong.len() >= MOST_DETAILS {
             break;
         }
@@ -140,9 +146,12 @@ fn checked(body: EarningsBody, policy: &Policy, now: DateTime<Utc>) -> Result<Ve
 }
 
 /// One row as an earning; each thing that is wrong with it is a complaint, and then there is none.
-fn earning(row: EarningBody, policy: &Policy, now: DateTime<Utc>, complaint: &mut impl FnMut(&str, &str)) -> Option<NewEarning> {
-    const NAME: &str = "must be 1 to 200 characters without control characters";
-    let is_name = |text: &str| (1..=200).contains(&text.chars().count()) && !text.chars().any(char::is_control);
+fn earning(
+    row: EarningBody,
+    policy: &Policy,
+    now: DateTime<Utc>,
+    complaint: &mut impl FnMut(&str, &str),
+) -> Option<(NewEarning, Frozen)> {
     let mut fine = true;
     let mut rule = |holds: bool, field: &str, error: &str| {
         if !holds {
@@ -173,7 +182,7 @@ fn earning(row: EarningBody, policy: &Policy, now: DateTime<Utc>, complaint: &mu
         None => Some(policy.default_currency),
     };
     rule(currency.is_some(), "currency", "must be an ISO currency code like usd");
-    let (value, field) = match (row.tokens, row.amount) {
+    let value = match (row.tokens, row.amount) {
         (Some(tokens), None) => {
             rule(row.fee.is_none(), "fee", "goes with an amount, not with tokens");
             rule(
@@ -182,27 +191,24 @@ fn earning(row: EarningBody, policy: &Policy, now: DateTime<Utc>, complaint: &mu
                 "tokens are worth the platform's default currency only",
             );
             rule(place != Some(Place::Connected), "place", "tokens are always on the platform");
-            (Some(Value::Tokens(tokens)), "tokens")
+            Some(Value::Tokens(tokens))
         }
         (None, Some(minor)) => {
             rule(row.currency.is_some(), "currency", "is required with an amount");
-            let multiple = currency.map_or(1, Currency::transfer_multiple);
-            rule(
-                minor % multiple == 0,
-                "amount",
-                &format!("must be a multiple of {multiple}, the smallest step of this currency at Stripe (rule AMOUNT_MULTIPLE)"),
-            );
+            if let Some(problem) = currency.and_then(|currency| currency.refuses(minor)) {
+                rule(false, "amount", &problem);
+            }
             rule(row.fee.is_none_or(|fee| fee >= 0), "fee", "must not be negative");
             rule(row.fee.is_none_or(|fee| fee <= minor.max(0)), "fee", "must not be above the amount");
-            (Some(Value::Amount { minor, fee_minor: row.fee }), "amount")
+            Some(Value::Amount { minor, fee_minor: row.fee })
         }
         (Some(_), Some(_)) => {
             rule(false, "amount", "must not be given together with tokens");
-            (None, "amount")
+            None
         }
         (None, None) => {
             rule(false, "amount", "is required, or tokens instead");
-            (None, "amount")
+            None
         }
     };
     let earning = NewEarning {
@@ -219,12 +225,17 @@ fn earning(row: EarningBody, policy: &Policy, now: DateTime<Utc>, complaint: &mu
         return None;
     }
     match earning.freeze(policy) {
-        Ok(_) => Some(earning),
+        Ok(frozen) => Some((earning, frozen)),
         Err(error) => {
-            complaint(field, error);
+            complaint(field_of(&earning), error);
             None
         }
     }
+}
+
+/// The field that says what an earning is worth.
+fn field_of(earning: &NewEarning) -> &'static str {
+    if matches!(earning.value, Value::Tokens(_)) { "tokens" } else { "amount" }
 }
 
 #[cfg(test)]

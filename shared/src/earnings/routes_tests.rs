@@ -126,3 +126,11 @@ async fn the_route_asks_who_calls_before_it_reads_a_body() {
         .header("content-type", "application/json");
     assert_eq!(testing::call(request.body(many.into()).expect("a request")).await.0, 413);
 }
+
+#[test]
+fn the_row_at_which_a_sum_is_too_large_for_the_ledger_is_named() {
+    let large = |id: &str| row(json!({ "sourceId": id, "amount": 900_000_000_000_000_i64 }));
+    let other = row(json!({ "sourceId": "b", "amount": 900_000_000_000_000_i64, "currency": "eur" }));
+    let error = checked_rows(vec![large("a"), other, large("c")]).expect_err("refused");
+    assert_eq!(error.details.iter().map(|detail| detail.field.as_str()).collect::<Vec<_>>(), ["earnings[2].amount"]);
+}
