@@ -110,7 +110,8 @@ impl Calendar {
 
 /// Parses `2026-11-15`, nothing looser.
 pub fn parse_date(text: &str) -> Result<NaiveDate> {
-    let strict = text.len() == 10;
+    // Without this a sign would pass for the first digit of the year.
+    let strict = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-') && !text.starts_with('-');
     NaiveDate::parse_from_str(text, "%Y-%m-%d")
         .ok()
         .filter(|_| strict)
@@ -165,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_date_is_read_strictly() {
-        for wrong in ["2026-11-31", "2026-1-15", "15.11.2026", "", "2026-11-15T06:00"] {
+        for wrong in ["2026-11-31", "2026-1-15", "15.11.2026", "", "2026-11-15T06:00", "+026-11-15", "-026-11-15"] {
             assert!(parse_date(wrong).is_err(), "{wrong}");
         }
     }

@@ -178,7 +178,26 @@ pub fn read(path: &Path, parameters: &BTreeMap<String, String>, place: &Place) -
     parse(&text, parameters, place)
 }
 
+/// Brackets in brackets; more than that nobody writes, and the YAML reader's time grows with the square of their number.
+const MOST_OPEN_BRACKETS: usize = 64;
+
+fn open_brackets(text: &str) -> usize {
+    let (mut open, mut most) = (0_usize, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        most = most.max(open);
+    }
+    most
+}
+
 pub fn parse(text: &str, parameters: &BTreeMap<String, String>, place: &Place) -> Result<Wiring> {
+    if open_brackets(text) > MOST_OPEN_BRACKETS {
+        return fail("the top", format!("has more than {MOST_OPEN_BRACKETS} brackets open at once"));
+    }
     let document: Yaml = serde_yaml_ng::from_str(text).map_err(TemplateError::NotYaml)?;
     let mut sections: BTreeMap<&str, &Yaml> = BTreeMap::new();
     for (name, section) in entries(&document, "the top")? {
