@@ -1,6 +1,8 @@
 //! End to end: the real function binaries under the local runtime, on real Postgres, against the Stripe double. Every test has
 //! its own database and its own stack, and ends by auditing the world.
 
+#[path = "end_to_end/abuse.rs"]
+mod abuse;
 #[path = "end_to_end/controls.rs"]
 mod controls;
 #[path = "end_to_end/database.rs"]
@@ -17,5 +19,7 @@ mod killed;
 mod smoke;
 #[path = "end_to_end/stripe.rs"]
 mod stripe;
+#[path = "end_to_end/tokens.rs"]
+mod tokens;
 #[path = "end_to_end/webhooks.rs"]
 mod webhooks;

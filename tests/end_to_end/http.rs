@@ -9,7 +9,7 @@ use payday_tests::world::creator;
 use serde_json::{Value as Json, json};
 
 /// The one form of errors, without what nobody outside may see.
-fn is_an_error(answer: &Answer, what: &str) {
+pub fn is_an_error(answer: &Answer, what: &str) {
     let json = answer.json();
     assert_eq!((&json["ok"], &json["success"]), (&json!(false), &json!(false)), "{what}: {json}");
     for field in ["code", "error", "timestamp", "requestId"] {
@@ -48,6 +48,9 @@ async fn wrong_bodies_are_refused_with_the_fields_name_and_nothing_is_written() 
     let json_type = "application/json";
     let row: Json = serde_json::from_str(&earning(|_| {})).expect("json");
     let many = vec![&row["earnings"][0]; 1_001];
+    // Each fits into the ledger, and the first with the third does not.
+    let large = |source: &str, currency: &str| json!({ "sourceId": source, "creatorId": creator(1), "kind": "tip", "amount": 900_000_000_000_000_i64, "currency": currency, "occurredAt": "2026-11-01T00:00:00Z" });
+    let wrapping = json!({ "earnings": [large("a", "usd"), large("b", "eur"), large("c", "usd")] }).to_string();
     for (kind, body, status, named) in [
         (json_type, "not json".to_owned(), 400, ""),
         (json_type, r#"{"earnings":[{"sourceId":"#.to_owned(), 400, ""),
@@ -56,27 +59,33 @@ async fn wrong_bodies_are_refused_with_the_fields_name_and_nothing_is_written() 
         (json_type, format!("{{\"earnings\":[],\"filler\":\"{}\"}}", "x".repeat(5_500_000)), 413, ""),
         (json_type, json!({ "earnings": many }).to_string(), 413, ""),
         (json_type, json!({ "earnings": [] }).to_string(), 422, "earnings"),
-        (json_type, earning(|row| row["status"] = json!("paid")), 422, "status"),
-        (json_type, earning(|row| row["organizationId"] = json!("x")), 422, "organizationId"),
-        (json_type, raw("amount", "0"), 422, "amount"),
-        (json_type, raw("amount", "-5"), 422, "amount"),
-        (json_type, raw("amount", "1.5"), 422, "amount"),
-        (json_type, raw("amount", "1e3"), 422, "amount"),
-        (json_type, raw("amount", "\"100\""), 422, "amount"),
-        (json_type, raw("amount", "9223372036854775808"), 422, "amount"),
-        (json_type, raw("amount", "9223372036854775807"), 422, "amount"),
+        (json_type, earning(|row| row["status"] = json!("paid")), 422, "earnings[0].status"),
+        (json_type, earning(|row| row["organizationId"] = json!("x")), 422, "earnings[0].organizationId"),
+        (json_type, earning(|row| row["approvedBy"] = json!("x")), 422, "earnings[0].approvedBy"),
+        (json_type, raw("amount", "0"), 422, "earnings[0].amount"),
+        (json_type, raw("amount", "-5"), 422, "earnings[0].amount"),
+        (json_type, raw("amount", "1.5"), 422, "earnings[0].amount"),
+        (json_type, raw("amount", "1e3"), 422, "earnings[0].amount"),
+        (json_type, raw("amount", "\"100\""), 422, "earnings[0].amount"),
+        (json_type, raw("amount", "9223372036854775808"), 422, "earnings[0].amount"),
+        (json_type, raw("amount", "9223372036854775807"), 422, "earnings[0].amount"),
         (json_type, raw("amount", "NaN"), 400, ""),
-        (json_type, raw("currency", "\"xxx\""), 422, "currency"),
-        (json_type, raw("creatorId", "\"somebody\""), 422, "creatorId"),
-        (json_type, raw("sourceId", "\"a\\u0000b\""), 422, "sourceId"),
-        (json_type, raw("occurredAt", "\"yesterday\""), 422, "occurredAt"),
+        (json_type, wrapping, 422, "earnings[2].amount"),
+        (json_type, raw("currency", "\"xxx\""), 422, "earnings[0].currency"),
+        (json_type, earning(|row| row["currency"] = json!("isk")).replace("500", "550"), 422, "earnings[0].amount"),
+        (json_type, raw("creatorId", "\"somebody\""), 422, "earnings[0].creatorId"),
+        (json_type, raw("sourceId", "\"a\\u0000b\""), 422, "earnings[0].sourceId"),
+        (json_type, raw("sourceId", "\"a\\tb\""), 422, "earnings[0].sourceId"),
+        (json_type, raw("sourceId", "\"a\\u001b[2Jb\""), 422, "earnings[0].sourceId"),
+        (json_type, raw("occurredAt", "\"yesterday\""), 422, "earnings[0].occurredAt"),
     ] {
         let what: String = format!("{kind} {status} {}", body.chars().take(200).collect::<String>());
         let headers = [("x-cron-secret", CRON_SECRET), ("content-type", kind)];
         let answer = request(&system.stack.http_url, "POST", "/internal/earnings", &headers, &body).await;
         assert_eq!(answer.status, status, "{what}\n{answer:?}");
         is_an_error(&answer, &what);
-        assert!(answer.body.contains(named), "{what}: names {named}: {}", answer.body);
+        let field = answer.json()["details"][0]["field"].as_str().unwrap_or_default().to_owned();
+        assert_eq!(field, named, "{what}: {}", answer.body);
         assert!(!answer.body.contains("xxxxxxxx"), "{what}: the body is not told back");
     }
     nothing_written(&system).await;
@@ -195,6 +204,7 @@ async fn a_webhook_is_taken_only_as_it_was_signed_and_only_once() {
         ("serialised again", signed.clone(), reserialised),
         ("six minutes old", signature(PLATFORM_SECRET, now - 360, body.as_bytes()), body.clone()),
         ("only the test scheme", signed.replace("v1=", "v9="), body.clone()),
+        ("six minutes ahead", signature(PLATFORM_SECRET, now + 360, body.as_bytes()), body.clone()),
         ("signed, not an event", signature(PLATFORM_SECRET, now, b"[1]"), "[1]".to_owned()),
     ] {
         let answer = post(&header, &body).await;
@@ -206,6 +216,13 @@ async fn a_webhook_is_taken_only_as_it_was_signed_and_only_once() {
         assert_eq!(post(&signed, &body).await.status, 200);
     }
     assert_eq!(system.database.rows("select id, state from stripe_events").await, ["evt_1 ignored"]);
+    // A signed event that Postgres could not keep as it is must not come back for three days and then be lost.
+    let body = event("evt_2").replace("cus_1", "cus\\u0000");
+    assert_eq!(post(&signature(PLATFORM_SECRET, now, body.as_bytes()), &body).await.status, 200);
+    let kept = system.database.rows("select id, payload #>> '{data,object,id}' from stripe_events where id = 'evt_2'").await;
+    assert_eq!(kept, ["evt_2 cus\u{fffd}"]);
+    let large = format!("{body}{}", " ".repeat(1 << 20));
+    assert_eq!(post(&signature(PLATFORM_SECRET, now, large.as_bytes()), &large).await.status, 413);
     system.ends("no items").await;
 }
 
@@ -220,12 +237,14 @@ async fn earnings_sent_twice_are_there_once_and_another_content_is_refused() {
     assert_eq!((again.status, &again.json()["alreadyThere"]), (200, &json!(1)), "{again:?}");
     let other = post(earning(|row| row["amount"] = json!(501))).await;
     assert_eq!((other.status, &other.json()["code"]), (409, &json!("SOURCE_ID_CONFLICT")), "{other:?}");
-    let text = post(earning(|row| {
-        row["sourceId"] = json!("=HYPERLINK(\"x\")");
-        row["amount"] = json!(1);
-    }))
-    .await;
-    assert_eq!(text.status, 200, "text that a spreadsheet would run is stored as it is");
-    assert_eq!(system.database.count("creator_earnings").await, 3);
+    let texts =
+        ["=HYPERLINK(\"x\")", "+1", "-1", "@SUM(A1)", "<script>alert(1)</script>", "'; drop table payees; --", "\u{202e}gnp.exe"];
+    for text in texts {
+        let answer = post(earning(|row| row["sourceId"] = json!(text))).await;
+        assert_eq!(answer.status, 200, "{text} is stored as it is: {answer:?}");
+        assert!(answer.head.contains("x-content-type-options: nosniff"), "{answer:?}");
+    }
+    let kept = "select source_id from creator_earnings where source_id not in ('first:1', 'one') order by id";
+    assert_eq!(system.database.rows(kept).await, texts);
     system.ends("no items").await;
 }

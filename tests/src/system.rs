@@ -39,6 +39,7 @@ pub struct Setup {
     creators: u128,
     funds_minor: i64,
     settings: Vec<(&'static str, String)>,
+    secrets: Vec<(&'static str, Option<String>)>,
     double: StripeDoubleOptions,
     database: Option<Database>,
     database_url: Option<String>,
@@ -54,6 +55,7 @@ impl Setup {
             creators,
             funds_minor: 100_000_000,
             settings: Vec::new(),
+            secrets: Vec::new(),
             double: StripeDoubleOptions::default(),
             database: None,
             database_url: None,
@@ -69,6 +71,12 @@ impl Setup {
 
     pub fn setting(mut self, name: &'static str, value: impl ToString) -> Self {
         self.settings.push((name, value.to_string()));
+        self
+    }
+
+    /// Another secret than the tests' own, or none.
+    pub fn secret(mut self, name: &'static str, value: Option<&str>) -> Self {
+        self.secrets.push((name, value.map(str::to_owned)));
         self
     }
 
@@ -135,7 +143,7 @@ impl System {
         let double = StripeDouble::start(setup.double).await.expect("a double");
         double.fund("usd", setup.funds_minor);
         let url = setup.database_url.unwrap_or_else(|| database.url());
-        let (stack, folder) = start_stack(url, &double, setup.settings).await;
+        let (stack, folder) = start_stack(url, &double, setup.settings, setup.secrets).await;
         let system = Self { database, stack, double, folder };
         system.listen();
         for n in 1..=setup.creators {
@@ -165,7 +173,7 @@ impl System {
 
     /// Another stack on the same database and the same Stripe, as during a deployment, with other settings.
     pub async fn beside(&self, settings: Vec<(&'static str, String)>) -> Stack {
-        start_stack(self.database.url(), &self.double, settings).await.0
+        start_stack(self.database.url(), &self.double, settings, Vec::new()).await.0
     }
 
     /// Enters creators, with their accounts as the double describes them.
@@ -345,7 +353,12 @@ impl System {
     }
 }
 
-async fn start_stack(url: String, double: &StripeDouble, settings: Vec<(&'static str, String)>) -> (Stack, PathBuf) {
+async fn start_stack(
+    url: String,
+    double: &StripeDouble,
+    settings: Vec<(&'static str, String)>,
+    others: Vec<(&'static str, Option<String>)>,
+) -> (Stack, PathBuf) {
     let folder = folder();
     let mut options = StackOptions::new(&folder, root().join("template.yaml"), binaries(), url);
     options.migrate = false;
@@ -368,6 +381,10 @@ async fn start_stack(url: String, double: &StripeDouble, settings: Vec<(&'static
         ("JWT_SECRET", JWT_SECRET.to_owned()),
     ];
     options.secrets.extend(secrets.map(|(name, value)| (name.to_owned(), value)));
+    for (name, value) in others {
+        options.secrets.remove(name);
+        options.secrets.extend(value.map(|value| (name.to_owned(), value)));
+    }
     let stack = Stack::start(options).await.unwrap_or_else(|error| panic!("{error}"));
     (stack, folder)
 }

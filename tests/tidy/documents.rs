@@ -82,6 +82,31 @@ fn a_link_between_documents_leads_somewhere() {
     none(broken, "correct the path; it counts from the document's own folder.");
 }
 
+#[test]
+fn every_test_that_the_security_document_names_exists() {
+    let document = files::read("docs/security.md");
+    let code: String = files::rust_in(&["shared", "functions", "local", "tests"]).into_iter().map(|file| file.text).collect();
+    let mut breaches = Vec::new();
+    let mut risks = 0;
+    for line in document.lines().filter(|line| line.starts_with("| ")) {
+        let name = |text: &&str| {
+            text.matches('_').count() >= 3
+                && text.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '_')
+        };
+        let named: Vec<&str> = line.split('`').skip(1).step_by(2).filter(name).collect();
+        breaches.extend(
+            named.iter().filter(|name| !code.contains(&format!("fn {name}("))).map(|name| format!("there is no test {name}")),
+        );
+        risks += usize::from(line.starts_with("| **API"));
+        let heads = line.starts_with("| risk ") || line.starts_with("| input ");
+        if named.is_empty() && !heads && !line.contains("comes with the route") {
+            breaches.push(format!("no test answers: {}", line.chars().take(60).collect::<String>()));
+        }
+    }
+    assert_eq!(risks, 10, "the ten risks have a row each");
+    none(breaches, "name the test that answers the row as it is called now, or say that it comes with the route.");
+}
+
 /// How secrets look, and how long what follows must be to be one and not an example of the prefix. Written in two halves so
 /// that this file is none.
 const SECRETS: [(&str, &str, usize); 11] = [
