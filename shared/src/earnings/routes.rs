@@ -101,6 +101,7 @@ struct EarningsAnswer {
         (status = 413, description = "More than 1,000 earnings, or more than 5 MiB.", body = Problem),
         (status = 415, description = "Not `application/json`.", body = Problem),
         (status = 422, description = "A field is wrong; `details` name it, like `earnings[3].amount`.", body = Problem),
+        (status = 429, description = "Too many requests; `Retry-After` says when to come back.", body = Problem),
     )
 )]
 async fn record_earnings(

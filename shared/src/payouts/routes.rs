@@ -101,6 +101,7 @@ struct Skipped {
         (status = 400, description = "Not JSON.", body = Problem),
         (status = 401, description = "No or a wrong cron secret.", body = Problem),
         (status = 422, description = "`cycleDate` is not a date.", body = Problem),
+        (status = 429, description = "Too many requests; `Retry-After` says when to come back.", body = Problem),
         (status = 503, description = "The database or the queue does not answer; ask again.", body = Problem),
     )
 )]
@@ -183,6 +184,7 @@ struct RunAnswer {
         (status = 403, description = "Not an operator.", body = Problem),
         (status = 409, description = "`PAUSED`: payouts are paused, nothing was started.", body = Problem),
         (status = 422, description = "`VALIDATION_FAILED`: not a date. `NOT_A_PAY_DAY`: no schedule has a cycle on the date. `CYCLE_IN_FUTURE`: its hour is still to come.", body = Problem),
+        (status = 429, description = "Too many requests; `Retry-After` says when to come back.", body = Problem),
         (status = 503, description = "The database or the queue does not answer; ask again.", body = Problem),
     )
 )]

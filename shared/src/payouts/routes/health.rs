@@ -211,6 +211,7 @@ struct HaltedTold {
         (status = 200, description = "`ok` or `degraded`, and why.", body = HealthAnswer),
         (status = 401, description = "No or wrong credentials.", body = Problem),
         (status = 403, description = "Not an operator.", body = Problem),
+        (status = 429, description = "Too many requests; `Retry-After` says when to come back.", body = Problem),
         (status = 503, description = "The database does not answer; what is known all the same.", body = HealthAnswer),
     )
 )]

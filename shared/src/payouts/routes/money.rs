@@ -86,6 +86,7 @@ struct InMoney {
     responses(
         (status = 200, description = "In tokens and in money.", body = CreatorEarningsAnswer),
         (status = 401, description = "No or a wrong token.", body = Problem),
+        (status = 429, description = "Too many requests; `Retry-After` says when to come back.", body = Problem),
         (status = 503, description = "The database does not answer; ask again.", body = Problem),
     )
 )]

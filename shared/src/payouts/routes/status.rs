@@ -134,6 +134,7 @@ struct Failure {
         (status = 401, description = "No or wrong credentials.", body = Problem),
         (status = 403, description = "Not an operator.", body = Problem),
         (status = 404, description = "There is no such run.", body = Problem),
+        (status = 429, description = "Too many requests; `Retry-After` says when to come back.", body = Problem),
         (status = 503, description = "The database does not answer; ask again.", body = Problem),
     )
 )]
