@@ -12,7 +12,7 @@ async fn stopped_in_the_middle(switch: &str) -> System {
     let system = Setup::of(40)
         .setting("CHUNK_SIZE", 10)
         .setting("SENDS_PER_WORKER", 1)
-        .double(|double| double.latency_ms = 30)
+        .double(|double| double.latency_ms = 80)
         .start()
         .await;
     system.fire().await;
