@@ -5,7 +5,9 @@ mod harness;
 
 use harness::{Api, Who, amount, tokens};
 use payday::config::Policy;
+use payday::id::{BatchId, ChunkId};
 use payday::money::Ppm;
+use payday::payouts::checks;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
@@ -276,6 +278,11 @@ async fn health_is_ok_until_something_is_not() {
             "unknownOutcomes",
             "update payout_operations set state = 'rejected', unknown_since = null",
         ),
+        (
+            "insert into standing_checks (name, breached_at, disagreeing) values ('counts_are_the_items', now(), '{a row}')",
+            "standingChecks",
+            "update standing_checks set breached_at = null, verified_at = now()",
+        ),
     ] {
         api.sql(change).await;
         let ill = health().await;
@@ -286,4 +293,31 @@ async fn health_is_ok_until_something_is_not() {
     assert_eq!(health().await["status"], "ok");
     api.aws.disabled.lock().expect("a lock").push("payout-weekly");
     assert_eq!(health().await["checks"]["schedule"]["schedules"]["payout-weekly"], "disabled");
+}
+
+#[tokio::test]
+async fn health_names_the_check_that_stopped_a_batch_and_the_rows_that_disagree() {
+    let api = Api::start().await;
+    api.connect(CREATOR, "manual").await;
+    api.earn(CREATOR, [amount(5_000, "usd", 0).on("2025-10-01".parse().expect("a date"))]).await;
+    let id = run(&api).await["runId"].as_i64().expect("an id");
+    api.create_batches(id).await;
+    api.sql(
+        "insert into ledger_transfers (event, leg, payee_id, currency, from_account, to_account, amount_micros)
+         select 'planted', 'x', creator_id, 'usd', 'earnings', 'in_flight', 7 from payout_items",
+    )
+    .await;
+    let mut tx = api.db.begin().await.expect("a transaction");
+    let breaches = checks::of_chunk(&mut tx, ChunkId(1)).await.expect("an answer");
+    checks::stop_batch(&mut tx, BatchId(1), &breaches).await.expect("stopped");
+    tx.commit("test").await.expect("a commit");
+    let health = api.fine(Who::Cron, "GET", "/internal/payouts/health", None).await;
+    assert_eq!(health["status"], "degraded");
+    let told = &health["checks"]["standingChecks"]["breached"][0];
+    assert_eq!(told["check"], "in_flight_is_open_transfers", "{health}");
+    assert_eq!(told["rows"], json!([format!("payee {CREATOR} usd: 7 micros are in flight, open transfers carry 0")]));
+    assert_eq!(
+        pick(&health["checks"]["haltedBatches"]["batches"][0], &["batchId", "reason"]),
+        [&json!(1), &json!("standing_check")]
+    );
 }

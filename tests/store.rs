@@ -4,6 +4,7 @@
 mod store {
     mod answers;
     mod batches;
+    mod checks;
     mod earnings;
     mod eligibility;
     mod ledger;

@@ -8,8 +8,8 @@ use serde_json::json;
 use crate::config::{self, Policy};
 use crate::db::Db;
 use crate::error::Result;
-use crate::payouts::cycle;
 use crate::payouts::sweep::{Pace, Sweeper};
+use crate::payouts::{checks, cycle};
 use crate::queue::Queue;
 use crate::rails::stripe::Stripe;
 use crate::telemetry::{Metric, metric};
@@ -35,6 +35,8 @@ pub enum Job {
     Mature,
     /// Takes up failed items whose reason is gone; looks at runs that are stuck.
     Retry,
+    /// Asks every standing check, and alerts if one is breached.
+    Verify,
     /// Says that we are alive; its absence alarms.
     Heartbeat,
 }
@@ -77,6 +79,7 @@ impl Jobs {
                 Ok(())
             }
             Job::Retry => self.sweeper.retry(self.stuck_run_minutes).await,
+            Job::Verify => checks::verify(&self.db).await,
             Job::Heartbeat => self.heartbeat().await,
         }
     }

@@ -1,10 +1,11 @@
-//! Pause and kill switch: what is in flight finishes, nothing new starts, nothing is lost.
+//! Pause, kill switch, circuit breaker: what is in flight finishes, nothing new starts, nothing is lost.
 
 use std::time::{Duration, Instant};
 
 use payday_tests::gate::{At, Gate};
 use payday_tests::system::{Setup, System};
 use payday_tests::world::{account_of, at, creator};
+use serde_json::json;
 
 const SWITCH: &str = "update payout_controls set";
 
@@ -88,4 +89,35 @@ async fn whoever_no_longer_qualifies_when_it_is_their_turn_is_canceled_and_relea
     let free = "select sum(available_platform)::bigint / 10000 from payee_balances";
     assert_eq!(system.database.value::<i64>(free).await, 2_001 + 2_002);
     system.ends("canceled=2 paid=4").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn books_that_contradict_themselves_stop_the_batch_until_a_person_resumes_it() {
+    let system = Setup::of(6).setting("CHUNK_SIZE", 2).start().await;
+    let post = |event: &str, from: &str, to: &str| {
+        format!(
+            "insert into ledger_transfers (event, leg, payee_id, currency, from_account, to_account, amount_micros)
+             select '{event}', 'x', payee_id, currency, '{from}', '{to}', 7 from payee_balances order by payee_id limit 1"
+        )
+    };
+    system.database.run(post("planted", "earnings", "in_flight")).await;
+    system.fire().await;
+    system.idle().await;
+    let batch = "select status, halt_reason from payout_batches";
+    assert_eq!(system.database.row(batch).await, "halted standing_check");
+    system.sweep().await;
+    system.idle().await;
+    assert_eq!(system.database.row(batch).await, "halted standing_check", "nothing goes on by itself");
+    let health = async || system.get("/internal/payouts/health").await.json()["checks"]["standingChecks"].clone();
+    let told = health().await;
+    assert_eq!((&told["ok"], &told["breached"][0]["check"]), (&json!(false), &json!("in_flight_is_open_transfers")), "{told}");
+
+    system.database.run(post("mended", "in_flight", "earnings")).await;
+    system.job("verify").await;
+    let told = health().await;
+    assert_eq!((&told["ok"], told["verifiedAt"].is_string()), (&json!(true), true), "{told}");
+    system.database.run("update payout_batches set status = 'processing', halt_reason = null").await;
+    system.sweep().await;
+    assert_eq!(system.database.count("outbox where kind = 'standing_check_breached'").await, 1);
+    system.ends("paid=6").await;
 }

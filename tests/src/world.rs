@@ -9,9 +9,9 @@ use payday::clock::{Calendar, Schedule, parse_date};
 use payday::config::Policy;
 use payday::earnings::{Kind, NewEarning, Place, Recorded, Value};
 use payday::id::{ChunkId, RunId};
-use payday::ledger::store as ledger;
 use payday::money::{Currency, Ppm};
 use payday::payees::{self, NewPayee};
+use payday::payouts::checks::{self, Breach, Check};
 use payday::payouts::store::batches::{self, Created};
 use payday::rails::stripe::Account;
 use serde_json::json;
@@ -218,75 +218,19 @@ pub async fn create_batches(database: &Database, policy: &Policy, run: RunId, ch
     created
 }
 
-async fn audit_ledger(database: &Database) {
+async fn breaches(database: &Database) -> Vec<Breach> {
     let mut tx = database.tx().await;
-    assert_eq!(ledger::unbalanced(&mut tx).await.expect("an answer"), [], "all accounts sum to zero per currency");
-    assert_eq!(ledger::differences(&mut tx).await.expect("an answer"), [], "the projection equals the entries");
-    assert_eq!(ledger::payees_out_of_balance(&mut tx).await.expect("an answer"), [], "the payee identity");
+    checks::of_everything(&mut tx).await.unwrap_or_else(|error| panic!("{error}: {}", error.causes()))
 }
 
-/// The standing checks that the database alone can answer.
+async fn audit_ledger(database: &Database) {
+    let of_the_ledger = [Check::SumsToZero, Check::BalancesAreEntries, Check::PayeeIdentity];
+    let found: Vec<Breach> = breaches(database).await.into_iter().filter(|it| of_the_ledger.contains(&it.check)).collect();
+    assert!(found.is_empty(), "{found:#?}");
+}
+
+/// The standing checks, all of them.
 pub async fn audit(database: &Database) {
-    audit_ledger(database).await;
-    for (rule, breaches) in [
-        (
-            "in flight is what open transfer operations carry",
-            "select b.payee_id, b.currency, b.in_flight, coalesce(o.micros, 0) as open
-             from payee_balances b left join (
-                select i.creator_id, i.currency, sum(i.transfer_minor * c.micros_per_minor)::bigint as micros
-                from payout_operations o join payout_items i on i.id = o.item_id join currencies c on c.code = i.currency
-                where o.leg = 'transfer' and o.state in ('dispatched', 'not_run', 'unknown', 'frozen', 'unresolved')
-                group by 1, 2) o on o.creator_id = b.payee_id and o.currency = b.currency
-             where b.in_flight <> coalesce(o.micros, 0)",
-        ),
-        (
-            "reserved is what items keep",
-            "select b.payee_id, b.currency, b.reserved_platform, b.reserved_connected
-             from payee_balances b left join (
-                select i.creator_id, i.currency,
-                       sum(i.transfer_minor * c.micros_per_minor) filter (where i.status in ('pending', 'awaiting_funds')) as platform,
-                       sum(i.connected_minor * c.micros_per_minor) filter (where not i.connected_moved and i.status not in ('failed', 'canceled')) as connected
-                from payout_items i join currencies c on c.code = i.currency group by 1, 2) i
-               on i.creator_id = b.payee_id and i.currency = b.currency
-             where b.reserved_platform <> coalesce(i.platform, 0) or b.reserved_connected <> coalesce(i.connected, 0)",
-        ),
-        (
-            "batch counts equal the items",
-            "select * from (
-                select b.id, i.status, count(*) as items, sum(i.amount_minor) as amount_minor
-                from payout_batches b join payout_items i on i.batch_id = b.id group by 1, 2) a
-             full join (select * from payout_batch_counts where items <> 0 or amount_minor <> 0) c
-               on c.batch_id = a.id and c.status = a.status
-             where a.items is distinct from c.items or a.amount_minor is distinct from c.amount_minor",
-        ),
-        (
-            "a batch's total is its items'",
-            "select b.id from payout_batches b left join payout_items i on i.batch_id = b.id
-             group by b.id having b.items <> count(i.id) or b.amount_minor <> coalesce(sum(i.amount_minor), 0)",
-        ),
-        (
-            "no attempt follows an open one",
-            "select o.item_id from payout_operations o join payout_operations n on n.item_id = o.item_id and n.leg = o.leg and n.attempt = o.attempt + 1
-             where o.state not in ('rejected', 'returned')",
-        ),
-        ("no attempt is left out", "select item_id from payout_operations group by item_id, leg having max(attempt) <> count(*)"),
-        (
-            "the items' attempts are their operations'",
-            "select i.id from payout_items i
-             where i.transfer_attempt <> (select count(*) from payout_operations o where o.item_id = i.id and o.leg = 'transfer')
-                or i.payout_attempt <> (select count(*) from payout_operations o where o.item_id = i.id and o.leg = 'payout')",
-        ),
-        (
-            "nothing unknown is without an age",
-            "select id from payout_operations where state in ('unknown', 'frozen', 'unresolved') and unknown_since is null",
-        ),
-        (
-            "what is being sent will be looked at again, unless a person must",
-            "select i.id, i.status from payout_items i
-             where i.status in ('pending', 'transferring', 'transferred', 'paying_out', 'awaiting_available') and i.due_at is null",
-        ),
-    ] {
-        let found = database.rows(breaches).await;
-        assert!(found.is_empty(), "breached: {rule}\n{}", found.join("\n"));
-    }
+    let found = breaches(database).await;
+    assert!(found.is_empty(), "{found:#?}");
 }

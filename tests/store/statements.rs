@@ -9,8 +9,9 @@ use payday::clock::Schedule;
 use payday::earnings::{NewEarning, Place};
 use payday::id::{BatchId, ChunkId, ItemId, RunId};
 use payday::notifications;
+use payday::payouts::checks::{self, Breach, Check};
 use payday::payouts::report;
-use payday::payouts::store::{batches, chunks, jobs, reports};
+use payday::payouts::store::{self, batches, chunks, jobs, reports};
 use payday::rails::Leg;
 use payday_local::stripe_double::{DestinationCharge, Fault, FaultRule, When};
 use payday_tests::stage::Stage;
@@ -46,6 +47,9 @@ async fn the_rest(stage: &Stage) {
     payday::earnings::store::take_back(tx, "refund:ch_sale", "ch_sale", 100, "usd").await.expect("taken back");
     payday::stripe_events::store::reverse(tx, 1, 1).await.expect("reversed");
     jobs::has_newer_item(tx, ItemId(1)).await.expect("an answer");
+    let breach = Breach { check: Check::InFlight, row: "a row".to_owned() };
+    checks::stop_batch(tx, BatchId(1), &[breach]).await.expect("stopped");
+    store::checks::verdicts(tx).await.expect("verdicts");
 }
 
 /// A cycle with a refusal, a short balance, someone canceled, webhooks, a sweep, a retry and its report.
@@ -111,6 +115,7 @@ async fn tour(stage: &Stage) {
     batches::remember_policy(&mut tx, &stage.policy).await.expect("remembered");
     drop(tx);
     payday::earnings::mature(&stage.db, cutoff()).await.expect("matured");
+    checks::verify(&stage.db).await.expect("verified");
     the_rest(stage).await;
 }
 
@@ -156,6 +161,31 @@ async fn an_event_finds_its_attempt_by_an_index() {
     let plan: Vec<String> = plan.into_iter().map(|(line,)| line).collect();
     assert!(!plan.iter().any(|line| line.contains("Seq Scan on payout_operations")), "{plan:#?}");
     assert!(plan.iter().any(|line| line.contains("payout_operations_stripe_id_key")), "{plan:#?}");
+}
+
+/// This is asked after every chunk, whatever there is of other payees and former cycles. What counts is that the chunk is known
+/// when the statement is planned: with a plan for any chunk, or all, every table would be read whole.
+#[tokio::test]
+async fn the_checks_of_a_chunk_read_nothing_but_its_own_by_indexes() {
+    let stage = Stage::new().await;
+    stage.crowd(2, 1_000).await;
+    stage.work().await;
+    let mut literals = Vec::new();
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/src/payouts/store"), &mut literals);
+    let (_, sql) = literals.iter().find(|(_, sql)| sql.starts_with("with attempts")).expect("the statement of the cheap checks");
+    stage.run(format!("set enable_seqscan = off; prepare checks (bigint) as {sql}")).await;
+    let plan: Vec<(String,)> = stage.all("explain execute checks (1)").await;
+    let whole: Vec<&String> = plan.iter().map(|(line,)| line).filter(|line| line.contains("Seq Scan on")).collect();
+    assert_eq!(whole, [""; 0]);
+    for index in [
+        "payout_items_by_chunk",
+        "payout_items_by_creator",
+        "payout_operations_attempt_key",
+        "ledger_transfers_once",
+        "payee_balances_pkey",
+    ] {
+        assert!(plan.iter().any(|(line,)| line.contains(index)), "{index}: {plan:#?}");
+    }
 }
 
 /// The literals that `query` and `query_as` are called with.

@@ -9,6 +9,7 @@
 //! status is written by `store::chunks::save`, every legal transition is in `item`. Pause and kill switch change no item.
 
 mod calls;
+pub mod checks;
 pub mod cycle;
 pub mod item;
 pub mod news;

@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::calls::{LEASE_SECONDS, Orders, make, pulse};
+use super::checks;
 use super::plan::{self, Answer, Call, Situation};
 use super::settle::Consequence;
 use super::store::chunks::{self, Claim};
@@ -79,6 +80,7 @@ impl Payer {
         tx.commit("claim chunk").await?;
 
         let halted = claim.halt_reason.as_deref().is_some_and(|reason| reason != "awaiting_funds");
+        let batch = claim.batch_id;
         let orders = Orders::default();
         orders.stop.store(claim.stopped || halted, Ordering::Relaxed);
         orders.confirm();
@@ -91,8 +93,13 @@ impl Payer {
         };
         let (worked, ()) = tokio::join!(working, pulse(db, chunk, lease, &orders));
 
-        let statements = i64::try_from(db.statements()).unwrap_or(0) + 1;
         let mut tx = db.begin().await?;
+        // With the release, so that a batch that must stop is stopped before anyone else can take the chunk.
+        let breaches = checks::of_chunk(&mut tx, chunk).await?;
+        if !breaches.is_empty() {
+            checks::stop_batch(&mut tx, batch, &breaches).await?;
+        }
+        let statements = i64::try_from(db.statements()).unwrap_or(0) + 1;
         if let Some(run) = chunks::release(&mut tx, chunk, lease, statements).await? {
             super::complete_run(&mut tx, run).await?;
         }

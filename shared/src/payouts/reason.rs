@@ -36,7 +36,9 @@ pub fn halt_action(reason: &str) -> &'static str {
         "awaiting_funds" => "Add funds to the platform's Stripe balance; the batch then continues by itself.",
         "stripe_key_rejected" => "Give Payday a key that Stripe takes; the batch then continues by itself.",
         "frozen_operation" => "An operator must compare the frozen operation with Stripe and decide.",
-        "standing_check" => "An operator must find out why the books do not add up before anything more is sent.",
+        "standing_check" => {
+            "An operator must find out why the books contradict themselves; `cargo payday verify` names the rows."
+        }
         _ => "An operator must look at the batch.",
     }
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::super::reason;
-use super::super::store::{jobs, reports};
+use super::super::store::{checks, jobs, reports};
 use crate::clock;
 use crate::db::Db;
 use crate::error::Result;
@@ -63,6 +63,7 @@ struct Checks {
     stuck_runs: StuckRunsCheck,
     unknown_outcomes: UnknownCheck,
     ledger: LedgerCheck,
+    standing_checks: StandingChecks,
     halted_batches: HaltedCheck,
 }
 
@@ -77,6 +78,7 @@ impl Checks {
             self.stuck_runs.ok,
             self.unknown_outcomes.ok,
             self.ledger.ok,
+            self.standing_checks.ok,
             self.halted_batches.ok,
         ]
         .into_iter()
@@ -182,6 +184,27 @@ struct LedgerDifference {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct StandingChecks {
+    /// None is known to be breached.
+    ok: bool,
+    /// When all of the database was last verified.
+    verified_at: Option<DateTime<Utc>>,
+    /// Seen breached since then.
+    breached: Vec<BreachedTold>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct BreachedTold {
+    #[schema(example = "in_flight_is_open_transfers")]
+    check: String,
+    breached_at: DateTime<Utc>,
+    /// The first rows that disagree.
+    rows: Vec<String>,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
 struct HaltedCheck {
     ok: bool,
     /// The oldest of them.
@@ -235,7 +258,7 @@ pub(super) async fn health(State(state): State<AppState>, _: CronOrOperator, Req
     let queues =
         QueuesCheck { ok: create_batch.ok && process_chunk.ok && notification.ok, create_batch, process_chunk, notification };
     let schedule = schedule(arming, known.as_ref().map(|known| &known.controls));
-    let Records { last_run, stuck, oldest_unknown, halted, controls: _ } = known.unwrap_or_default();
+    let Records { last_run, stuck, oldest_unknown, halted, verdicts, controls: _ } = known.unwrap_or_default();
     let age = oldest_unknown.map(|since| (timestamp - since).num_seconds().max(0));
     let checks = Checks {
         database,
@@ -254,6 +277,7 @@ pub(super) async fn health(State(state): State<AppState>, _: CronOrOperator, Req
             oldest_age_seconds: age,
         },
         ledger: ledger_check(ledger),
+        standing_checks: standing_checks(is_up, verdicts),
         halted_batches: HaltedCheck { ok: is_up && halted.is_empty(), batches: halted.into_iter().map(halt).collect() },
     };
     let status = match (is_up, checks.all_ok()) {
@@ -298,6 +322,7 @@ struct Records {
     stuck: Vec<reports::Run>,
     oldest_unknown: Option<DateTime<Utc>>,
     halted: Vec<reports::HaltedBatch>,
+    verdicts: Vec<checks::Verdict>,
 }
 
 async fn records(db: &Db, stuck_before: DateTime<Utc>) -> Result<Records> {
@@ -308,6 +333,7 @@ async fn records(db: &Db, stuck_before: DateTime<Utc>) -> Result<Records> {
         stuck: reports::stuck_runs(&mut tx, stuck_before, MOST_TOLD).await?,
         oldest_unknown: jobs::oldest_unknown(&mut tx).await?,
         halted: reports::halted(&mut tx, MOST_TOLD).await?,
+        verdicts: checks::verdicts(&mut tx).await?,
     })
 }
 
@@ -331,6 +357,15 @@ fn ledger_check(answer: Result<Vec<(String, i64)>, String>) -> LedgerCheck {
         },
         Err(error) => LedgerCheck { ok: false, balanced: None, differences: Vec::new(), error: Some(error) },
     }
+}
+
+fn standing_checks(is_up: bool, verdicts: Vec<checks::Verdict>) -> StandingChecks {
+    let verified_at = verdicts.iter().filter_map(|verdict| verdict.verified_at).max();
+    let breached = verdicts.into_iter().filter_map(|verdict| {
+        Some(BreachedTold { check: verdict.name, breached_at: verdict.breached_at?, rows: verdict.disagreeing })
+    });
+    let breached: Vec<BreachedTold> = breached.collect();
+    StandingChecks { ok: is_up && breached.is_empty(), verified_at, breached }
 }
 
 async fn queue(queue: &Queue) -> QueueCheck {
