@@ -30,6 +30,8 @@ pub enum Command {
     Run(Run),
     /// Fire a schedule of a running `up` now, or as of an instant
     Fire(Fire),
+    /// Ask every standing check of a database, and print the rows that disagree
+    Verify(Verify),
     /// Build the functions and run all tests; further arguments go to `cargo test`
     Test {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
@@ -125,6 +127,13 @@ pub struct Fire {
     /// The instant it is scheduled for, like 2026-11-15T06:00:00Z [default: now]
     #[arg(long, value_name = "RFC3339")]
     pub at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// The database [default: that of a running `up`, else the kept ones of `up`, `demo` and `run --keep`]
+    #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
+    pub database_url: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -28,6 +28,7 @@ use crate::scheduler::Scheduler;
 pub struct Running {
     pub pid: u32,
     pub http_url: String,
+    pub database_url: String,
     control_url: String,
     token: String,
 }
@@ -63,13 +64,19 @@ fn path_in(folder: &Path) -> PathBuf {
 }
 
 impl Control {
-    pub async fn start(folder: &Path, http_url: &str, scheduler: Scheduler) -> Result<Self, ControlError> {
+    pub async fn start(folder: &Path, http_url: &str, database_url: &str, scheduler: Scheduler) -> Result<Self, ControlError> {
         let path = path_in(folder);
         let io = |source| ControlError::Io { path: path.clone(), source };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(io)?;
         let control_url = format!("http://{}", listener.local_addr().map_err(io)?);
         let token = uuid::Uuid::new_v4().simple().to_string();
-        let running = Running { pid: std::process::id(), http_url: http_url.to_owned(), control_url, token: token.clone() };
+        let running = Running {
+            pid: std::process::id(),
+            http_url: http_url.to_owned(),
+            database_url: database_url.to_owned(),
+            control_url,
+            token: token.clone(),
+        };
         let stop = Arc::new(Notify::new());
         let router = Router::new()
             .route("/schedules", get(schedules))

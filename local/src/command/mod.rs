@@ -9,12 +9,14 @@ mod reset;
 pub mod run;
 mod test;
 pub mod up;
+mod verify;
 
 pub use bench::{Bench, bench};
 pub use fire::fire;
 pub use mutants::mutants;
 pub use reset::reset;
 pub use test::test;
+pub use verify::verify;
 
 use std::path::{Path, PathBuf};
 

@@ -34,8 +34,8 @@ pub enum Stripe {
     },
 }
 
-/// The database of `up` and `demo`; it stays until `reset`.
-const DATABASE: &str = "payday";
+/// The database of `up`, `demo` and `run`; a kept one stays until `reset`.
+pub const DATABASE: &str = "payday";
 
 #[derive(Debug, thiserror::Error)]
 enum UpError {
@@ -126,7 +126,7 @@ async fn serve(up: Up) -> Result<(), UpError> {
             enabled_events: Vec::new(),
         }));
     }
-    let control = match Control::start(&up.folder, &stack.http_url, stack.scheduler.clone()).await {
+    let control = match Control::start(&up.folder, &stack.http_url, &database_url, stack.scheduler.clone()).await {
         Ok(control) => control,
         Err(error) => {
             stack.shutdown().await;

@@ -3,14 +3,17 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
+use payday::payouts::checks::Check;
 use payday_local::control::{Control, ControlError, Running};
+use payday_local::postgres::Postgres;
 use serde_json::json;
+use sqlx::{Connection, Executor};
 
 use crate::World;
 
 fn payday(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_payday"));
-    for name in ["STRIPE_SECRET_KEY", "STRIPE_API_BASE", "STRIPE_WEBHOOK_SECRET"] {
+    for name in ["STRIPE_SECRET_KEY", "STRIPE_API_BASE", "STRIPE_WEBHOOK_SECRET", "DATABASE_URL"] {
         command.env_remove(name);
     }
     command.arg("--folder").arg(folder).args(arguments).output().expect("payday runs")
@@ -27,6 +30,9 @@ fn wrong_use_ends_with_two_and_a_sentence_that_says_what_to_do() {
         (vec!["up", "--stripe-url", "https://api.stripe.com"], "--stripe-key"),
         (vec!["up", "--parameter", "x"], "PayoutTimezone=Europe/Berlin"),
         (vec!["up", "--http-port", "70000"], "--http-port"),
+        (vec!["verify"], "--database-url"),
+        (vec!["verify", "--database-url", "mysql"], "is not a Postgres address"),
+        (vec!["verify", "--database-url", "postgres://payday@127.0.0.1:1/payday"], "does not answer"),
         (vec!["dance"], "dance"),
         (vec![], "Usage"),
     ] {
@@ -59,7 +65,8 @@ fn reset_deletes_only_what_is_paydays() {
 async fn a_running_payday_is_reached_from_elsewhere_and_leaves_no_word_behind() {
     let world = World::start().await;
     let folder = world.folder.path();
-    let control = Control::start(folder, &world.stack.http_url, world.stack.scheduler.clone()).await.expect("a control server");
+    let control = Control::start(folder, &world.stack.http_url, "postgres://nowhere", world.stack.scheduler.clone());
+    let control = control.await.expect("a control server");
     let running = Running::find(folder).expect("word of it");
     let at = "2026-11-15T06:00:00Z".parse().expect("an instant");
     let answer = running.fire(folder, "hourly", at).await.expect("fired");
@@ -79,4 +86,46 @@ async fn a_running_payday_is_reached_from_elsewhere_and_leaves_no_word_behind() 
     let gone = running.fire(folder, "hourly", at).await.expect_err("gone");
     assert!(matches!(gone, ControlError::NotRunning { .. }), "{gone}");
     world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_asks_the_kept_database_or_the_one_it_is_given_and_prints_the_rows_that_disagree() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let home = folder.path().join("demo");
+    let postgres = Postgres::start(&home).await.expect("Postgres starts");
+    postgres.create_database("payday").await.expect("a database");
+    payday::db::migrate(&postgres.url("payday")).await.expect("a schema");
+    postgres.stop().await;
+    let verify = |arguments: &[&str]| {
+        let output = payday(folder.path(), &[&["verify"], arguments].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, text) = verify(&[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains(&format!("all {} standing checks hold", Check::ALL.len())), "{text}");
+
+    let postgres = Postgres::start(&home).await.expect("it starts again");
+    let mut connection = postgres.connect("payday").await.expect("connected");
+    let planted = "insert into payees (id) values ('00000000-0000-0000-0000-000000000001');
+                   insert into payee_balances (payee_id, currency, in_flight) select id, 'usd', 5 from payees";
+    connection.execute(planted).await.expect("planted");
+    let url = postgres.url("payday");
+    let given = verify(&["--database-url", &url]);
+    connection.close().await.expect("closed");
+    postgres.stop().await;
+    let payee = "00000000-0000-0000-0000-000000000001";
+    for (code, text) in [given, verify(&[])] {
+        assert_eq!(code, Some(1), "{text}");
+        for line in [
+            "  BREACHED  in_flight_is_open_transfers    What is in flight is what open transfer operations carry.".to_owned(),
+            format!("            payee {payee} usd: 5 micros are in flight, open transfers carry 0"),
+            format!("            payee {payee} usd: accounts add up to 5 micros, expected 0"),
+            format!("            {payee} usd in_flight: 5 micros are kept, the entries sum to 0"),
+            "            usd: all accounts sum to 5 micros, expected 0".to_owned(),
+            "  ok        one_batch_per_hash             A batch hash has one batch.".to_owned(),
+            format!("4 of {} standing checks are breached, by 4 rows", Check::ALL.len()),
+        ] {
+            assert!(text.lines().any(|printed| printed == line), "{line}\n{text}");
+        }
+    }
 }

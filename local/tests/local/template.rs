@@ -47,7 +47,16 @@ fn the_template_that_deploys_is_understood_whole() {
     schedules.sort_unstable();
     assert_eq!(
         schedules,
-        ["job-heartbeat", "job-mature", "job-retry", "job-sweep", "payout-monthly", "payout-semimonthly", "payout-weekly"]
+        [
+            "job-heartbeat",
+            "job-mature",
+            "job-retry",
+            "job-sweep",
+            "job-verify",
+            "payout-monthly",
+            "payout-semimonthly",
+            "payout-weekly"
+        ]
     );
     let routes: Vec<(&str, &str, &str)> =
         wiring.routes.iter().map(|route| (route.method.as_str(), route.path.as_str(), route.function.as_str())).collect();
