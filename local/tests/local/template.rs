@@ -42,7 +42,7 @@ fn the_template_that_deploys_is_understood_whole() {
         Some("ProcessChunkDlq")
     );
     let chunks = wiring.event_sources.iter().find(|source| source.function == "chunk-processor").expect("a mapping");
-    assert_eq!((chunks.batch_size, chunks.maximum_concurrency, chunks.report_batch_item_failures), (1, Some(5), true));
+    assert_eq!((chunks.batch_size, chunks.maximum_concurrency, chunks.report_batch_item_failures), (2, Some(5), true));
     let mut schedules: Vec<&str> = wiring.schedules.iter().map(|schedule| schedule.name.as_str()).collect();
     schedules.sort_unstable();
     assert_eq!(

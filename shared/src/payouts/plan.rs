@@ -123,7 +123,7 @@ pub fn settle(
         let id = it.item.id;
         let settled = match answers.get(&id) {
             Some(answer) if is_overtaken(answer, &it) => {
-                plan.consequences.extend(contradicts(answer).map(|consequence| (id, consequence)));
+                plan.consequences.extend(contradictions(answer, &it).iter().map(|consequence| (id, *consequence)));
                 continue;
             }
             Some(Answer { said: Said::Reply(reply), .. }) => settle::reply(&mut it, reply, now, sending)?,
@@ -157,14 +157,22 @@ pub fn settle(
 fn is_overtaken(answer: &Answer, it: &Loaded) -> bool {
     let Some(latest) = it.operation.as_ref().map(|operation| &operation.facts) else { return true };
     let same_attempt = (latest.leg, latest.attempt) == (answer.of.leg, answer.of.attempt);
-    let made = matches!(&answer.said, Said::Reply(reply) if settle::live_object(reply).is_some());
-    !same_attempt || (latest.sends != answer.of.number && !made)
+    !same_attempt || (latest.sends != answer.of.number && made(answer).is_none())
 }
 
-/// An object of an attempt that another has followed: somebody may be paid twice.
-fn contradicts(answer: &Answer) -> impl Iterator<Item = Consequence> {
-    let made = matches!(&answer.said, Said::Reply(reply) if settle::live_object(reply).is_some());
-    [Consequence::Contradiction, Consequence::PageSomeone].into_iter().filter(move |_| made)
+fn made(answer: &Answer) -> Option<&str> {
+    match &answer.said {
+        Said::Reply(reply) => settle::live_object(reply),
+        Said::Lookup(_) => None,
+    }
+}
+
+/// An overtaken answer tells of an object that none of the item's attempts is known by: somebody may be paid twice.
+fn contradictions(answer: &Answer, it: &Loaded) -> &'static [Consequence] {
+    match made(answer) {
+        Some(id) if !it.stripe_ids.iter().any(|known| known == id) => &[Consequence::Contradiction, Consequence::PageSomeone],
+        _ => &[],
+    }
 }
 
 impl Plan {

@@ -174,10 +174,10 @@ pub fn reply(loaded: &mut Loaded, reply: &Reply, now: DateTime<Utc>, sending: &S
     Ok(Some(Settled { item, operation: row, postings, consequences }))
 }
 
-/// The reply to an attempt that is closed already. Another object than the one it was closed with is a second payment.
+/// The reply to an attempt that is closed already. An object that none of the item's attempts is known by is a second payment.
 fn late_reply(loaded: &mut Loaded, attempt: &LoadedOperation, reply: &Reply) -> Option<Settled> {
-    let stripe_id = live_object(reply)?;
-    (attempt.stripe_id.as_deref() != Some(stripe_id)).then(|| live_after_all(loaded, attempt, stripe_id))
+    let stripe_id = live_object(reply).filter(|id| !loaded.stripe_ids.iter().any(|known| known == id))?;
+    Some(live_after_all(loaded, attempt, stripe_id))
 }
 
 /// The object that a reply says was made.

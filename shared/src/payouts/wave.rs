@@ -23,6 +23,8 @@ pub struct Loaded {
     pub due_at: Option<DateTime<Utc>>,
     pub waiting_since: Option<DateTime<Utc>>,
     pub operation: Option<LoadedOperation>,
+    /// Stripe's ids that any of its attempts is known by.
+    pub stripe_ids: Vec<String>,
     /// The status in the database.
     pub was: Status,
 }
@@ -36,7 +38,6 @@ pub struct LoadedOperation {
     pub body: String,
     pub lookups: i32,
     pub unknown_since: Option<DateTime<Utc>>,
-    pub stripe_id: Option<String>,
 }
 
 /// Eligibility asked once more for an item about to be sent.

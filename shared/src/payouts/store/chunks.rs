@@ -118,7 +118,7 @@ struct Row {
     cleared: Option<bool>,
     operation_key: Option<String>,
     unknown_since: Option<DateTime<Utc>>,
-    stripe_id: Option<String>,
+    stripe_ids: Vec<String>,
 }
 
 /// The chunk's items that are due, and those named, under their locks and their payees'.
@@ -151,7 +151,8 @@ async fn read_locked(tx: &mut Tx, locked: Vec<(i64,)>) -> Result<Vec<Loaded>> {
         "select i.id, i.creator_id, i.currency::text as currency, i.idempotency_key, i.status, i.amount_minor, i.transfer_minor, i.connected_minor,
                 i.payout_minor, i.transfer_attempt, i.payout_attempt, i.connected_moved, i.retries, i.account, i.failure_code, i.failure_reason, i.due_at, i.waiting_since,
                 o.id as operation_id, o.leg, o.attempt, o.state, o.account as operation_account, o.request_body, o.first_dispatched_at,
-                o.dispatched_at, o.sends, o.lookups, o.look_up, o.cleared, o.idempotency_key as operation_key, o.unknown_since, o.stripe_id
+                o.dispatched_at, o.sends, o.lookups, o.look_up, o.cleared, o.idempotency_key as operation_key, o.unknown_since,
+                array(select p.stripe_id from payout_operations p where p.item_id = i.id and p.stripe_id is not null) as stripe_ids
          from payout_items i
          left join lateral (select * from payout_operations p where p.item_id = i.id order by p.id desc limit 1) o on true
          where i.id = any($1) order by i.id",
@@ -197,7 +198,6 @@ fn read(row: Row) -> Result<Loaded> {
                 body: row.request_body.ok_or_else(missing)?,
                 lookups: row.lookups.ok_or_else(missing)?,
                 unknown_since: row.unknown_since,
-                stripe_id: row.stripe_id,
             })
         }
     };
@@ -212,6 +212,7 @@ fn read(row: Row) -> Result<Loaded> {
         due_at: row.due_at,
         waiting_since: row.waiting_since,
         operation,
+        stripe_ids: row.stripe_ids,
     })
 }
 
