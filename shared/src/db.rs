@@ -5,8 +5,8 @@
 //! so there is one way here that is right everywhere: **every statement runs unnamed, inside begin … commit**. Hence the
 //! pool is private and statements are made by [`query`] and [`query_as`] only.
 //!
-//! Money rests on commits, so each names the boundary it is (`commit("dispatch")`). When the answer to a commit is lost, it
-//! may have happened: callers read again by id and never redo blindly.
+//! Money rests on commits, so each names the boundary it is (`commit(Boundary::ClaimChunk)`). When the answer to a commit is
+//! lost, it may have happened: callers read again by id and never redo blindly.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +16,7 @@ use sqlx::postgres::{PgArguments, PgConnectOptions, PgPool, PgPoolOptions, PgQue
 use sqlx::query::{Query, QueryAs};
 use sqlx::{ConnectOptions, FromRow, Postgres, Transaction};
 
+use crate::boundary::{Boundary, cross};
 use crate::error::{Error, Kind, Result};
 
 /// A statement without rows, unnamed.
@@ -134,10 +135,19 @@ impl Tx {
 
     /// Makes it so. `boundary` names this point of no return for logs and fault tests.
     #[expect(clippy::disallowed_methods, reason = "the one place that may")]
-    pub async fn commit(self, boundary: &'static str) -> Result<()> {
-        self.tx.commit().await.map_err(|error| {
-            tracing::warn!(boundary, error = %error, "commit not answered");
-            explain(error)
+    pub async fn commit(self, boundary: Boundary) -> Result<()> {
+        let mut tx = Some(self.tx);
+        let committed = cross(boundary, || {
+            let tx = tx.take();
+            async {
+                match tx {
+                    Some(tx) => Ok(tx.commit().await?),
+                    None => Ok(()),
+                }
+            }
+        });
+        committed.await.inspect_err(|error: &Error| {
+            tracing::warn!(%boundary, error = %error, causes = error.causes(), "commit not answered");
         })
     }
 }

@@ -15,6 +15,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use crate::boundary::Interruption;
 use crate::error::{Error, Result};
 
 /// Answers above this are cut off and count as unreadable.
@@ -52,6 +53,15 @@ impl fmt::Display for Failure {
     }
 }
 
+impl From<Interruption> for Failure {
+    fn from(interruption: Interruption) -> Self {
+        match interruption {
+            Interruption::Before => Self::NotSent("a test interrupts this".to_owned()),
+            Interruption::After => Self::Unanswered("a test interrupts this".to_owned()),
+        }
+    }
+}
+
 /// A pooled client; cheap to clone.
 #[derive(Clone)]
 pub struct HttpClient {
@@ -81,6 +91,7 @@ impl HttpClient {
         Ok(Self { client, timeout })
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a read of what is not Stripe's changes nothing")]
     pub async fn get(&self, url: &str, headers: Vec<(&'static str, HeaderValue)>) -> Result<Answer, Failure> {
         self.send(Method::GET, url, headers, Bytes::new()).await
     }

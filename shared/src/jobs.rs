@@ -5,6 +5,7 @@ use chrono::{DateTime, Duration, Utc};
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::boundary::{Boundary, cross};
 use crate::config::{self, Policy};
 use crate::db::Db;
 use crate::error::Result;
@@ -43,12 +44,12 @@ pub enum Job {
 
 /// What the jobs work with.
 pub struct Jobs {
-    db: Db,
-    stripe: Stripe,
-    policy: Policy,
-    notification: Queue,
-    sweeper: Sweeper,
-    stuck_run_minutes: i64,
+    pub db: Db,
+    pub stripe: Stripe,
+    pub policy: Policy,
+    pub notification: Queue,
+    pub sweeper: Sweeper,
+    pub stuck_run_minutes: i64,
 }
 
 impl Jobs {
@@ -71,6 +72,10 @@ impl Jobs {
     }
 
     pub async fn run(&self, fired: &Fired) -> Result<()> {
+        cross(Boundary::JobStarts, || self.run_once(fired)).await
+    }
+
+    async fn run_once(&self, fired: &Fired) -> Result<()> {
         match fired.job {
             Job::Sweep => self.sweep(fired.pace).await,
             Job::Mature => {
@@ -80,7 +85,7 @@ impl Jobs {
             }
             Job::Retry => self.sweeper.retry(self.stuck_run_minutes).await,
             Job::Verify => checks::verify(&self.db).await,
-            Job::Heartbeat => self.heartbeat().await,
+            Job::Heartbeat => self.heartbeat(fired.scheduled_time.unwrap_or_else(clock::now)).await,
         }
     }
 
@@ -101,19 +106,20 @@ impl Jobs {
         Ok(())
     }
 
-    /// Beats only if the database answers and every cycle that was due today has its run: the silence is what alarms.
-    async fn heartbeat(&self) -> Result<()> {
+    /// Beats only if the database answers and every cycle that was due on the day it was scheduled for has its run: the silence
+    /// is what alarms.
+    async fn heartbeat(&self, at: DateTime<Utc>) -> Result<()> {
         self.tell_ages().await?;
-        let missing = cycle::missing(&self.db, self.policy.calendar, clock::now()).await?;
+        let missing = cycle::missing(&self.db, self.policy.calendar, at).await?;
         if missing.is_empty() {
             metric(Metric::Heartbeat, 1, &[]);
             return Ok(());
         }
-        let today = self.policy.calendar.date_of(clock::now());
+        let today = self.policy.calendar.date_of(at);
         tracing::error!(?missing, %today, "a pay day has no run");
         let mut tx = self.db.begin().await?;
         let payload = json!({ "cycleDate": today, "schedules": missing });
         notifications::store::put(&mut tx, &format!("run_missing:{today}"), "run_missing", payload).await?;
-        tx.commit("tell of a missing run").await
+        tx.commit(Boundary::TellOfMissingRun).await
     }
 }

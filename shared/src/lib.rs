@@ -32,6 +32,9 @@ pub mod jobs;
 /// Every route of every domain: the top of the library for HTTP.
 pub mod router;
 
+/// Names for the points where the engine touches the world, which fault tests strike at.
+pub mod boundary;
+
 /// How AWS is reached.
 pub mod aws;
 /// Settings and secrets: the only reader of the environment.

@@ -13,6 +13,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tracing::Instrument;
 
+use crate::boundary::{Boundary, cross};
 use crate::error::{Error, Result};
 use crate::id::{ChunkId, RunId};
 
@@ -75,37 +76,41 @@ impl Queue {
     }
 
     /// Sends one message. `boundary` names this point of no return for logs and fault tests.
-    pub async fn send(&self, boundary: &'static str, message: Message) -> Result<()> {
+    pub async fn send(&self, boundary: Boundary, message: Message) -> Result<()> {
         self.send_later(boundary, message, Duration::ZERO).await
     }
 
     /// Sends one message that nobody sees for `delay`, of which SQS takes at most 15 minutes.
     #[expect(clippy::disallowed_methods, reason = "the named wrapper")]
-    pub async fn send_later(&self, boundary: &'static str, message: Message, delay: Duration) -> Result<()> {
+    pub async fn send_later(&self, boundary: Boundary, message: Message, delay: Duration) -> Result<()> {
         let seconds = i32::try_from(delay.as_secs().min(900)).unwrap_or(900);
         let request = self.client.send_message().queue_url(&self.url).message_body(message.to_json()?);
         // A delay of zero would override the queue's own; left out, it does not.
         let request = if seconds > 0 { request.delay_seconds(seconds) } else { request };
-        request.send().await.map_err(|error| unavailable(error.into_service_error()))?;
-        tracing::debug!(boundary, ?message, "message sent");
+        let send = || {
+            let sending = request.clone().send();
+            async { sending.await.map_err(|error| unavailable(error.into_service_error())) }
+        };
+        cross(boundary, send).await?;
+        tracing::debug!(%boundary, ?message, "message sent");
         Ok(())
     }
 
     /// Sends many messages, ten at a time. On an error some of them are sent: send all again.
-    pub async fn send_all(&self, boundary: &'static str, messages: &[Message]) -> Result<()> {
+    pub async fn send_all(&self, boundary: Boundary, messages: &[Message]) -> Result<()> {
         let bodies = messages.iter().map(|message| message.to_json()).collect::<Result<Vec<_>>>()?;
         let batches = batches(bodies)?;
         futures::stream::iter(batches.into_iter().map(|batch| self.send_batch(boundary, batch)))
             .buffer_unordered(SENDS_AT_ONCE)
             .try_collect::<()>()
             .await?;
-        tracing::debug!(boundary, messages = messages.len(), "messages sent");
+        tracing::debug!(%boundary, messages = messages.len(), "messages sent");
         Ok(())
     }
 
     /// Sends at most ten messages; those that SQS did not take, and only those, are offered again.
     #[expect(clippy::disallowed_methods, reason = "the named wrapper")]
-    async fn send_batch(&self, boundary: &'static str, bodies: Vec<String>) -> Result<()> {
+    async fn send_batch(&self, boundary: Boundary, bodies: Vec<String>) -> Result<()> {
         let mut left: Vec<(String, String)> =
             bodies.into_iter().enumerate().map(|(index, body)| (index.to_string(), body)).collect();
         let mut pause = Duration::from_millis(50);
@@ -114,8 +119,12 @@ impl Queue {
             let entries = entries
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(|error| Error::internal("A queue message cannot be sent.").with_source(error))?;
-            let answer = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries)).send().await;
-            let answer = answer.map_err(|error| unavailable(error.into_service_error()))?;
+            let request = self.client.send_message_batch().queue_url(&self.url).set_entries(Some(entries));
+            let send = || {
+                let sending = request.clone().send();
+                async { sending.await.map_err(|error| unavailable(error.into_service_error())) }
+            };
+            let answer = cross(boundary, send).await?;
             if let Some(refused) = answer.failed().iter().find(|failed| failed.sender_fault()) {
                 return Err(Error::internal("A queue refused a message.").with_source(format!(
                     "{}: {}",
@@ -127,7 +136,7 @@ impl Queue {
             if left.is_empty() {
                 return Ok(());
             }
-            tracing::warn!(boundary, left = left.len(), "the queue did not take every message");
+            tracing::warn!(%boundary, left = left.len(), "the queue did not take every message");
             tokio::time::sleep(pause).await;
             pause *= 2;
         }
@@ -135,6 +144,7 @@ impl Queue {
     }
 
     /// How many messages wait, are being worked on, and are not to be seen yet.
+    #[expect(clippy::disallowed_methods, reason = "the named wrapper")]
     pub async fn depth(&self) -> Result<Depth> {
         const ASKED: [QueueAttributeName; 3] = [
             QueueAttributeName::ApproximateNumberOfMessages,
@@ -142,7 +152,11 @@ impl Queue {
             QueueAttributeName::ApproximateNumberOfMessagesDelayed,
         ];
         let request = self.client.get_queue_attributes().queue_url(&self.url).set_attribute_names(Some(ASKED.to_vec()));
-        let answer = request.send().await.map_err(|error| unavailable(error.into_service_error()))?;
+        let ask = || {
+            let asking = request.clone().send();
+            async { asking.await.map_err(|error| unavailable(error.into_service_error())) }
+        };
+        let answer = cross(Boundary::ReadQueueDepth, ask).await?;
         let count = |name: &QueueAttributeName| answer.attributes().and_then(|all| all.get(name)?.parse().ok()).unwrap_or(0);
         let [visible, in_flight, delayed] = &ASKED;
         Ok(Depth { visible: count(visible), in_flight: count(in_flight), delayed: count(delayed) })
@@ -175,8 +189,8 @@ fn batches(bodies: Vec<String>) -> Result<Vec<Vec<String>>> {
 
 /// Works on all that SQS handed over at once, and reports the messages that failed, and only those, to be handed over again.
 /// A message that cannot be read fails each time until it is in the dead letter queue: visible, not lost. A panic is the
-/// failure of its message and of no other.
-pub async fn each<F, W>(event: SqsEvent, work: F) -> SqsBatchResponse
+/// failure of its message and of no other. `boundary` names such messages.
+pub async fn each<F, W>(boundary: Boundary, event: SqsEvent, work: F) -> SqsBatchResponse
 where
     F: Fn(Message) -> W,
     W: Future<Output = Result<()>>,
@@ -188,7 +202,7 @@ where
         let span = tracing::info_span!("message", message_id = %id);
         let done = async {
             let message = Message::parse(record.body.as_deref().unwrap_or_default())?;
-            let work = std::panic::AssertUnwindSafe(async { work(message).await });
+            let work = std::panic::AssertUnwindSafe(async { cross(boundary, || work(message)).await });
             work.catch_unwind().await.unwrap_or_else(|_| Err(Error::internal("The worker panicked.")))
         };
         let error = done.instrument(span.clone()).await.err()?;
@@ -261,7 +275,7 @@ mod tests {
             .map(|(index, body)| serde_json::json!({ "messageId": format!("m{index}"), "body": body }))
             .collect();
         let event: SqsEvent = serde_json::from_value(serde_json::json!({ "Records": records })).expect("an event");
-        let response = each(event, async |message| match message {
+        let response = each(Boundary::NotificationMessage, event, async |message| match message {
             Message::Notification { outbox_id: 2 } => Err(Error::internal("refused")),
             Message::Notification { outbox_id: 3 } => std::panic::resume_unwind(Box::new("broken")),
             _ => Ok(()),

@@ -11,3 +11,4 @@ pub mod audit;
 pub mod gate;
 pub mod http;
 pub mod proxy;
+pub mod queues;

@@ -3,27 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::Duration as Span;
+use payday::boundary::Boundary;
 use payday::config::{self, Sending};
 use payday::db::Db;
 use payday::id::ChunkId;
 use payday::payouts::pay::Payer;
 use payday::payouts::sweep::{Pace, Sweeper};
-use payday::queue::Queue;
 use payday::rails::stripe::Stripe;
 use payday::stripe_events::{self, Event, Received};
-use payday_local::activity::Activity;
-use payday_local::identity::Identities;
-use payday_local::queues::Queues;
 use payday_local::stripe_double::{self, AccountSpec, StripeDouble, StripeDoubleOptions};
-use payday_local::template;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
+use crate::queues::QueueServer;
 use crate::world::{World, account_of};
 
 pub const KEY: &str = "sk_test_stage";
@@ -60,12 +54,16 @@ pub fn sending() -> Sending {
 impl Stage {
     /// A platform with a million dollars at Stripe, and nobody to pay.
     pub async fn new() -> Self {
-        Self::with(StripeDoubleOptions { seed: Some(1), ..StripeDoubleOptions::default() }).await
+        Self::with(double_options()).await
     }
 
     pub async fn with(options: StripeDoubleOptions) -> Self {
-        let (world, double) = tokio::join!(World::new(), StripeDouble::start(options));
-        let double = double.expect("a free port");
+        Self::on(World::new().await, options).await
+    }
+
+    /// Around a world that is there.
+    pub async fn on(world: World, options: StripeDoubleOptions) -> Self {
+        let double = StripeDouble::start(options).await.expect("a free port");
         double.fund("usd", 100_000_000);
         let payer = Payer::new(world.db.clone(), stripe(&double, KEY), world.policy.clone(), sending());
         Self { world, double, payer, heard: tokio::sync::Mutex::new(0) }
@@ -92,6 +90,12 @@ impl Stage {
             account.banks[0].fingerprint = format!("bank of {}", account_of(n));
             account
         }));
+    }
+
+    /// Another chunk processor, with a database of its own to speak to.
+    pub fn worker(&self, db: Db) -> Payer {
+        let Payer { stripe, policy, sending, .. } = self.payer.clone();
+        Payer::new(db, stripe, policy, sending)
     }
 
     /// Works on a chunk as a chunk processor does that has just been invoked.
@@ -137,6 +141,8 @@ impl Stage {
                 send_deadline = send_deadline - {passed}, unknown_since = unknown_since - {passed};
              update payout_items set due_at = due_at - {passed}, waiting_since = waiting_since - {passed} where due_at is not null or waiting_since is not null;
              update payout_chunks set leased_until = leased_until - {passed}, queued_at = queued_at - {passed};
+             update stripe_accounts set destination_changed_at = destination_changed_at - {passed};
+             update outbox set queued_at = queued_at - {passed} where sent_at is null;
              update payout_runs set started_at = started_at - {passed}, queued_at = queued_at - {passed};
              update stripe_events set due_at = due_at - {passed};
              update rate_budgets set next_at = next_at - {passed}, slowed_at = slowed_at - {passed}"
@@ -247,6 +253,11 @@ impl Stage {
     }
 }
 
+/// A double whose ids are the same every time.
+pub fn double_options() -> StripeDoubleOptions {
+    StripeDoubleOptions { seed: Some(1), ..StripeDoubleOptions::default() }
+}
+
 /// Stripe under a key, where the double is.
 pub fn stripe(double: &StripeDouble, key: &str) -> Stripe {
     impatient(double, key, Duration::from_secs(5))
@@ -273,8 +284,7 @@ pub fn event_body(event: &stripe_double::Event) -> Value {
 /// A sweeper and the two queues it speaks to.
 pub struct Sweeping {
     pub sweeper: Sweeper,
-    queues: Queues,
-    endpoint: JoinHandle<()>,
+    queues: QueueServer,
 }
 
 const CREATE_BATCH: &str = "create-batch";
@@ -282,66 +292,22 @@ const PROCESS_CHUNK: &str = "process-chunk";
 
 impl Sweeping {
     async fn new(payer: Payer) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let origin = format!("http://{}", listener.local_addr().expect("an address"));
-        let place = template::Place {
-            region: "eu-central-1".to_owned(),
-            account: "000000000000".to_owned(),
-            stack_name: "test".to_owned(),
-            sqs_origin: origin.clone(),
-        };
-        let queue = |name: &str| template::Queue {
-            name: name.to_owned(),
-            url: place.queue_url(name),
-            arn: place.arn("sqs", name),
-            visibility_timeout: Duration::from_secs(30),
-            delay: Duration::ZERO,
-            retention: Duration::from_secs(86_400),
-            max_message_bytes: 1 << 20,
-            redrive: None,
-        };
-        let wiring = template::Wiring {
-            functions: BTreeMap::new(),
-            queues: [CREATE_BATCH, PROCESS_CHUNK].map(|name| (name.to_owned(), queue(name))).into(),
-            event_sources: Vec::new(),
-            schedule_groups: Vec::new(),
-            schedules: Vec::new(),
-            routes: Vec::new(),
-        };
-        let queues = Queues::new(&wiring, Activity::default());
-        let endpoint = queues.serve(listener, Arc::new(Identities::default()));
-        let aws = payday::aws::settings().await.into_builder();
-        let credentials = aws_credential_types::Credentials::new("test", "test", None, None, "test");
-        let provider = aws_credential_types::provider::SharedCredentialsProvider::new(credentials);
-        let region = aws_config::Region::new("eu-central-1");
-        let aws = aws.endpoint_url(origin).region(region).credentials_provider(provider).build();
+        let queues = QueueServer::start(&[CREATE_BATCH, PROCESS_CHUNK]).await;
         let sweeper = Sweeper {
             db: payer.db,
             stripe: payer.stripe,
             policy: payer.policy,
-            create_batch: Queue::new(&aws, place.queue_url(CREATE_BATCH)),
-            process_chunk: Queue::new(&aws, place.queue_url(PROCESS_CHUNK)),
+            create_batch: queues.client(CREATE_BATCH),
+            process_chunk: queues.client(PROCESS_CHUNK),
         };
-        Self { sweeper, queues, endpoint }
+        Self { sweeper, queues }
     }
 
     /// Sweeps, and returns what was queued by that: for the batch creator, and for the chunk processors.
     pub async fn sweep(&self) -> (Vec<String>, Vec<String>) {
         let pace = Pace { quiet_seconds: 0, ask_stripe: true };
         self.sweeper.sweep(pace).await.unwrap_or_else(|error| panic!("{error}: {}", error.causes()));
-        (self.taken(CREATE_BATCH), self.taken(PROCESS_CHUNK))
-    }
-
-    pub fn taken(&self, queue: &str) -> Vec<String> {
-        let bodies = self.queues.bodies(queue).expect("the queue");
-        self.queues.purge(queue).expect("the queue");
-        bodies
-    }
-}
-
-impl Drop for Sweeping {
-    fn drop(&mut self) {
-        self.endpoint.abort();
+        (self.queues.taken(CREATE_BATCH), self.queues.taken(PROCESS_CHUNK))
     }
 }
 
@@ -353,5 +319,5 @@ pub async fn control(db: &Db, column: &'static str, on: bool) {
         _ => "update payout_controls set paused = $1, changed_at = now()",
     };
     tx.run(payday::db::query(sql).bind(on)).await.expect("a change");
-    tx.commit("test: control").await.expect("a commit");
+    tx.commit(Boundary::Outside).await.expect("a commit");
 }

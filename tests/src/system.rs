@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use chrono::{DateTime, Utc};
+use payday::boundary::Boundary;
 use payday::clock::Schedule;
 use payday::config;
 use payday::earnings::NewEarning;
@@ -198,7 +199,7 @@ impl System {
         let mut tx = self.database.tx().await;
         payees::store::import(&mut tx, &people).await.expect("payees");
         payees::store::describe(&mut tx, &accounts, Utc::now() - chrono::Duration::hours(1)).await.expect("accounts");
-        tx.commit("test: creators").await.expect("a commit");
+        tx.commit(Boundary::Outside).await.expect("a commit");
     }
 
     /// Gives each of them 20 dollars and as many cents as their number, earned long ago; `name` makes it an earning of its own.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 
 use chrono::{DateTime, NaiveDate, Utc};
+use payday::boundary::Boundary;
 use payday::clock::{Calendar, Schedule, parse_date};
 use payday::config::Policy;
 use payday::earnings::{Kind, NewEarning, Place, Recorded, Value};
@@ -104,7 +105,12 @@ impl Deref for World {
 
 impl World {
     pub async fn new() -> Self {
-        Self { database: Database::new().await, policy: policy() }
+        Self::on(Database::new().await)
+    }
+
+    /// In a database that is there.
+    pub fn on(database: Database) -> Self {
+        Self { database, policy: policy() }
     }
 
     /// Enters the n-th creator with default settings and a ready account in the US.
@@ -130,7 +136,7 @@ impl World {
         let mut tx = self.tx().await;
         payees::store::import(&mut tx, &people).await.expect("payees");
         payees::store::describe(&mut tx, &accounts, at("2026-01-01T00:00:00Z")).await.expect("accounts");
-        tx.commit("test: creators").await.expect("a commit");
+        tx.commit(Boundary::Outside).await.expect("a commit");
     }
 
     /// Records what Stripe says of the n-th creator's account at an instant.
@@ -138,7 +144,7 @@ impl World {
         let account: Account = serde_json::from_value(account).expect("an account");
         let mut tx = self.tx().await;
         payees::store::describe(&mut tx, &[(creator(n), account)], at(when)).await.expect("an account");
-        tx.commit("test: account").await.expect("a commit");
+        tx.commit(Boundary::Outside).await.expect("a commit");
     }
 
     pub async fn record(&self, earnings: Vec<NewEarning>) -> Recorded {
@@ -156,7 +162,7 @@ impl World {
     pub async fn mature(&self, through: DateTime<Utc>) -> u64 {
         let mut tx = self.tx().await;
         let postings = payday::earnings::store::mature(&mut tx, through).await.expect("matured");
-        tx.commit("test: mature").await.expect("a commit");
+        tx.commit(Boundary::Outside).await.expect("a commit");
         postings
     }
 
@@ -166,7 +172,7 @@ impl World {
         let mut tx = self.tx().await;
         let cutoff_at = self.policy.calendar.cutoff(cycle_on);
         let (run, _) = batches::start_run(&mut tx, schedule, cycle_on, cutoff_at, "test").await.expect("a run");
-        tx.commit("test: run").await.expect("a commit");
+        tx.commit(Boundary::Outside).await.expect("a commit");
         self.mature(cutoff_at).await;
         let created = create_batches(&self.database, &self.policy, run, chunk_size).await;
         (run, created)
@@ -214,7 +220,7 @@ pub async fn create_batches(database: &Database, policy: &Policy, run: RunId, ch
     let now = locked.cutoff_at;
     let created = batches::create_batches(&mut tx, &locked, policy, chunk_size, now).await;
     let created = created.unwrap_or_else(|error| panic!("{error}: {}", error.causes()));
-    tx.commit("test: create batches").await.expect("a commit");
+    tx.commit(Boundary::Outside).await.expect("a commit");
     created
 }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use payday::boundary::Boundary;
 use payday::payouts::store::jobs;
 use payday_local::stripe_double::{Fault, FaultRule, When};
 use payday_tests::stage::{KEY, Stage, impatient};
@@ -150,7 +151,7 @@ async fn an_answer_that_contradicts_what_was_asked_freezes_the_attempt_and_halts
         // A person has looked: the others go on, the frozen one stays.
         let mut tx = stage.tx().await;
         assert_eq!(jobs::resume(&mut tx, "frozen_operation").await.expect("resumed"), 1);
-        tx.commit("test").await.expect("a commit");
+        tx.commit(Boundary::Outside).await.expect("a commit");
         stage.finish().await;
         assert_eq!(stage.statuses().await, "in_transit=2 needs_review=1");
         stage.world.audit().await;

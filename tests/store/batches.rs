@@ -1,5 +1,6 @@
 //! Batches: made in one set-based transaction, or not at all, however often and by however many at once.
 
+use payday::boundary::Boundary;
 use payday::clock::Schedule;
 use payday::config::Policy;
 use payday::earnings::{NewEarning, Place};
@@ -21,7 +22,7 @@ async fn run(world: &World, schedule: Schedule, cycle: &str) -> RunId {
     let mut tx = world.tx().await;
     let cutoff_at = world.policy.calendar.cutoff(day(cycle));
     let (run, _) = start_run(&mut tx, schedule, day(cycle), cutoff_at, "test").await.expect("a run");
-    tx.commit("test: run").await.expect("a commit");
+    tx.commit(Boundary::Outside).await.expect("a commit");
     run
 }
 
@@ -244,7 +245,7 @@ async fn the_counts_of_a_batch_are_right_at_every_commit_whoever_changes_its_ite
                     .bind(i64::try_from(worker).expect("small"))
                     .bind(random.i64(0..3));
                 tx.run(change).await.expect("a change");
-                tx.commit("test").await.expect("a commit");
+                tx.commit(Boundary::Outside).await.expect("a commit");
                 let wrong = world
                     .rows("select * from (select batch_id, status, count(*) as items, sum(amount_minor) as amount_minor from payout_items group by 1, 2) i
                            full join (select * from payout_batch_counts where items <> 0) c using (batch_id, status)
@@ -269,7 +270,7 @@ async fn money_that_is_recorded_or_taken_while_a_batch_is_made_is_never_paid_twi
             let mut tx = world.tx().await;
             let charge = format!("ch_e{n}");
             payday::earnings::store::take_back(&mut tx, &format!("dispute:{n}"), &charge, 50, "usd").await.expect("taken back");
-            tx.commit("test").await.expect("a commit");
+            tx.commit(Boundary::Outside).await.expect("a commit");
             world.record(vec![earning(&format!("more{n}"), n, 30)]).await;
         }
     });
@@ -287,7 +288,7 @@ async fn a_run_without_anyone_to_pay_is_completed_by_itself() {
     assert_eq!(chunks_to_queue(&mut tx, run).await.expect("chunks"), []);
     payday::payouts::complete_run(&mut tx, run).await.expect("completed");
     payday::payouts::complete_run(&mut tx, run).await.expect("completed once");
-    tx.commit("test").await.expect("a commit");
+    tx.commit(Boundary::Outside).await.expect("a commit");
     assert_eq!(world.row("select status from payout_runs").await, "completed");
     assert_eq!(world.rows("select kind from outbox").await, ["run_completed"]);
 }
@@ -300,7 +301,7 @@ async fn every_chunk_is_queued_as_long_as_it_has_something_due() {
     let queue = async || {
         let mut tx = world.tx().await;
         let chunks = chunks_to_queue(&mut tx, run).await.expect("chunks");
-        tx.commit("test").await.expect("a commit");
+        tx.commit(Boundary::Outside).await.expect("a commit");
         chunks
     };
     assert_eq!(queue().await, world.chunks().await);
@@ -317,7 +318,7 @@ async fn the_policy_of_the_batch_creator_is_the_one_that_support_s_functions_use
     world.policy.thresholds_minor.insert("usd".to_owned(), 600);
     let mut tx = world.tx().await;
     batches::remember_policy(&mut tx, &world.policy).await.expect("remembered");
-    tx.commit("test").await.expect("a commit");
+    tx.commit(Boundary::Outside).await.expect("a commit");
     let eligible = world
         .rows("select creator_id, round(payable_amount, 2) from get_eligible_creators_for_payout('2026-11-15T06:00:00Z')")
         .await;
@@ -346,7 +347,7 @@ async fn what_is_foreseen_before_holds_are_booked_is_what_the_batch_then_pays() 
     world.record(all).await;
     let mut tx = world.tx().await;
     batches::remember_policy(&mut tx, &world.policy).await.expect("remembered");
-    tx.commit("test").await.expect("a commit");
+    tx.commit(Boundary::Outside).await.expect("a commit");
     let eligible = "select creator_id, currency, round(payable_amount, 2) from get_eligible_creators_for_payout('2026-11-15T06:00:00Z', array['semimonthly'])";
     let foreseen = world.rows(eligible).await;
     assert_eq!(foreseen, [(1, "11.70"), (2, "11.70"), (3, "9.00")].map(|(n, amount)| format!("{} usd {amount}", creator(n))));

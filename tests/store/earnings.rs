@@ -1,6 +1,7 @@
 //! What creators earn: recorded once, held to the instant, matured by one watermark whoever records meanwhile.
 
 use chrono::Duration;
+use payday::boundary::Boundary;
 use payday::earnings::store::{mature, record};
 use payday::earnings::{Kind, NewEarning, Place, Value};
 use payday::money::Ppm;
@@ -144,7 +145,7 @@ async fn an_earning_recorded_while_others_mature_is_counted_once_on_the_right_si
     let maturing = world.mature(cutoff());
     futures::pin_mut!(maturing);
     wait_for_lock(&world, maturing.as_mut()).await;
-    recording.commit("test").await.expect("a commit");
+    recording.commit(Boundary::Outside).await.expect("a commit");
     assert_eq!(maturing.await, 1);
     assert_eq!(world.balance(1, "usd").await, "available_platform=1000000");
 
@@ -154,7 +155,7 @@ async fn an_earning_recorded_while_others_mature_is_counted_once_on_the_right_si
     let recording = world.record(vec![NewEarning { occurred_at: cutoff() - Duration::days(7), ..earning("second", 1, 200) }]);
     futures::pin_mut!(recording);
     wait_for_lock(&world, recording.as_mut()).await;
-    maturing.commit("test").await.expect("a commit");
+    maturing.commit(Boundary::Outside).await.expect("a commit");
     recording.await;
     assert_eq!(world.balance(1, "usd").await, "available_platform=3000000");
     world.audit().await;

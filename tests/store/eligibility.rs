@@ -1,6 +1,7 @@
 //! Who is paid what, and why not: `payout_candidates` as a table of cases. Each case is a creator of its own; all are asked
 //! about one by one and then all at once.
 
+use payday::boundary::Boundary;
 use payday::clock::Schedule;
 use payday::earnings::{NewEarning, Place, Value};
 use payday::money::Ppm;
@@ -483,7 +484,7 @@ async fn what_matured_after_the_cut_off_is_not_payable_at_it() {
     world.run("update creator_earnings set charge_id = 'ch_1' where source_id = 'after it'").await;
     let mut tx = world.tx().await;
     payday::earnings::store::take_back(&mut tx, "refund:ch_1", "ch_1", 250, "usd").await.expect("taken back");
-    tx.commit("test").await.expect("a commit");
+    tx.commit(Boundary::Outside).await.expect("a commit");
     assert_eq!(ask(&world, &case, "null", COLUMNS).await, ["pay 1000 1000 0", "held 0 0 0"]);
     world.audit().await;
 }

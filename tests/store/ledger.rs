@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use payday::boundary::Boundary;
 use payday::ledger::store::{differences, lock_balance, payees_out_of_balance, post, unbalanced};
 use payday::ledger::{Account, Posting};
 use payday_tests::world::{World, creator, cutoff, earning};
@@ -13,7 +14,7 @@ fn posting(event: &str, n: u128, from: Account, to: Account, micros: i64) -> Pos
 async fn try_post(world: &World, postings: &[Posting]) -> Result<(), String> {
     let mut tx = world.tx().await;
     match post(&mut tx, postings).await {
-        Ok(()) => tx.commit("test: post").await.map_err(|error| error.causes()),
+        Ok(()) => tx.commit(Boundary::Outside).await.map_err(|error| error.causes()),
         Err(error) => Err(error.causes()),
     }
 }
@@ -229,7 +230,7 @@ async fn what_is_written_off_counts_as_earned() {
     try_post(&world, &[posting("paid", 1, Account::AvailablePlatform, Account::PaidOut, 100_000_000)]).await.expect("paid");
     let mut tx = world.tx().await;
     payday::earnings::store::take_back(&mut tx, "dispute:dp_1", "ch_1", 10_000, "usd").await.expect("taken back");
-    tx.commit("test").await.expect("a commit");
+    tx.commit(Boundary::Outside).await.expect("a commit");
     assert_eq!(world.balance(1, "usd").await, "paid_out=100000000 debt=-100000000");
     try_post(&world, &[posting("off", 1, Account::Losses, Account::Debt, 100_000_000)]).await.expect("written off");
     assert_eq!(world.balance(1, "usd").await, "paid_out=100000000");

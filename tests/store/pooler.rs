@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Uid, User};
+use payday::boundary::Boundary;
 use payday::db::{Db, query_as};
 use payday_local::reaper::Reaper;
 use payday_tests::stage::{Stage, sending};
@@ -134,7 +135,7 @@ async fn our_way(url: &str) -> Wrong {
             let asked = async {
                 let mut tx = db.begin().await?;
                 let answer = tx.one(query_as::<(i64,)>(sql).bind(7_i64)).await?;
-                tx.commit("test").await?;
+                tx.commit(Boundary::Outside).await?;
                 Ok::<_, payday::error::Error>(answer)
             };
             wrong.note(client, number, asked.await.map_err(|error| error.causes()));

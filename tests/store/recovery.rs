@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use chrono::Duration as Span;
+use payday::boundary::Boundary;
 use payday::db::Db;
 use payday::payouts::pay::Payer;
 use payday_local::stripe_double::{Fault, FaultRule, When};
@@ -333,7 +334,7 @@ async fn a_sweep_brings_back_lost_messages_and_completes_what_is_finished() {
     )
     .await
     .expect("a run");
-    tx.commit("test").await.expect("a commit");
+    tx.commit(Boundary::Outside).await.expect("a commit");
     let (runs, _) = sweeping.sweep().await;
     assert_eq!(runs.len(), 1, "{runs:?}");
     stage.work().await;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use chrono::Duration as Span;
+use payday::boundary::Boundary;
 use payday::clock::Schedule;
 use payday::earnings::{NewEarning, Place};
 use payday::id::{BatchId, ChunkId, ItemId, RunId};
@@ -102,7 +103,7 @@ async fn tour(stage: &Stage) {
     let mut tx = stage.tx().await;
     let now = payday::clock::now();
     notifications::store::claim(&mut tx, now, now, 100).await.expect("claimed");
-    tx.commit("test").await.expect("a commit");
+    tx.commit(Boundary::Outside).await.expect("a commit");
     for (id,) in ids {
         notifications::deliver(&stage.db, id).await.expect("delivered");
         notifications::deliver(&stage.db, id).await.expect("once");

@@ -1,5 +1,6 @@
 //! Disputes and refunds: by their own id and the amount new since the last, from the hold, from what is available, else as debt.
 
+use payday::boundary::Boundary;
 use payday::earnings::store::{TakenBack, take_back};
 use payday::earnings::{NewEarning, Place, Value};
 use payday::ledger::store::post;
@@ -19,7 +20,7 @@ async fn take(world: &World, n: u128, source: &str, cumulative_minor: i64) -> Ta
     let mut tx = world.tx().await;
     let taken = take_back(&mut tx, source, &format!("ch_{n}"), cumulative_minor, "usd").await;
     let taken = taken.unwrap_or_else(|error| panic!("{error}: {}", error.causes()));
-    tx.commit("test: take back").await.expect("a commit");
+    tx.commit(Boundary::Outside).await.expect("a commit");
     world.audit_ledger().await;
     taken
 }
@@ -47,7 +48,7 @@ async fn paid_out(world: &World, n: u128, micros: i64) {
     };
     let mut tx = world.tx().await;
     post(&mut tx, &[posting]).await.expect("a posting");
-    tx.commit("test: move").await.expect("a commit");
+    tx.commit(Boundary::Outside).await.expect("a commit");
 }
 
 #[tokio::test]
@@ -210,7 +211,7 @@ async fn claims_that_come_at_once_take_together_what_each_claims() {
             let mut tx = world.tx().await;
             let (source, total) = [("refund:ch_1", 300), ("dispute:dp_1", 200), ("refund:ch_1", 500)][n % 3];
             take_back(&mut tx, source, "ch_1", total, "usd").await.expect("taken back");
-            tx.commit("test").await.expect("a commit");
+            tx.commit(Boundary::Outside).await.expect("a commit");
         }
     });
     futures::future::join_all(claims).await;

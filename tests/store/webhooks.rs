@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use chrono::Duration as Span;
+use payday::boundary::Boundary;
 use payday::stripe_events::{Received, remember_mode, retry_waiting};
 use payday_local::stripe_double::{BankSpec, DestinationCharge, Fault, FaultRule, StripeDoubleOptions, When};
 use payday_tests::stage::{KEY, Stage, event_body, impatient};
@@ -153,7 +154,7 @@ async fn an_answer_that_waited_for_a_webhook_s_lock_is_settled_by_what_the_webho
         while stage.count("pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'").await == 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tx.commit("test: webhook").await.expect("a commit");
+        tx.commit(Boundary::Outside).await.expect("a commit");
     };
     let (worked, ()) = tokio::join!(stage.process(chunk), webhook);
     worked.expect("no transition is missing");

@@ -186,7 +186,7 @@ fn sql_lives_in_stores_only() {
 /// The library's layers, lowest first. A module may use those of lower layers, and within its own as long as no circle
 /// comes of it.
 const LAYERS: [&[&str]; 6] = [
-    &["money", "id", "clock", "error"],
+    &["money", "id", "clock", "error", "boundary"],
     &["config", "http_client", "aws", "db", "queue", "schedule", "telemetry", "http", "rails"],
     &["ledger", "notifications"],
     &["earnings", "payees", "fans"],

@@ -5,6 +5,7 @@
 
 use aws_lambda_events::sqs::SqsEvent;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use payday::boundary::Boundary;
 use payday::db::Db;
 use payday::payouts::cycle::create_batches;
 use payday::queue::{self, Message, Queue};
@@ -29,7 +30,7 @@ async fn main() -> Result<(), Error> {
                 Message::ProcessChunk { .. } | Message::Notification { .. } => Err(queue::not_for("batch-creator")),
             }
         };
-        Ok::<_, Error>(queue::each(event.payload, work).await)
+        Ok::<_, Error>(queue::each(Boundary::RunMessage, event.payload, work).await)
     };
     run(service_fn(handle)).await
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_lambda_events::sqs::SqsEvent;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use payday::boundary::Boundary;
 use payday::db::Db;
 use payday::payouts::pay::Payer;
 use payday::queue::{self, Message};
@@ -36,7 +37,7 @@ async fn main() -> Result<(), Error> {
                 Message::CreateBatch { .. } | Message::Notification { .. } => Err(queue::not_for("chunk-processor")),
             }
         };
-        Ok::<_, Error>(queue::each(event.payload, work).await)
+        Ok::<_, Error>(queue::each(Boundary::ChunkMessage, event.payload, work).await)
     };
     run(service_fn(handle)).await
 }

@@ -5,6 +5,7 @@
 
 use aws_lambda_events::sqs::SqsEvent;
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use payday::boundary::Boundary;
 use payday::db::Db;
 use payday::queue::{self, Message};
 use payday::{config, notifications, telemetry};
@@ -24,7 +25,7 @@ async fn main() -> Result<(), Error> {
                 Message::CreateBatch { .. } | Message::ProcessChunk { .. } => Err(queue::not_for("notifier")),
             }
         };
-        Ok::<_, Error>(queue::each(event.payload, work).await)
+        Ok::<_, Error>(queue::each(Boundary::NotificationMessage, event.payload, work).await)
     };
     run(service_fn(handle)).await
 }

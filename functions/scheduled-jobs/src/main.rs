@@ -1,5 +1,8 @@
 //! What runs by the clock and not by a message: sweeps, maturing, retries, the heartbeat. The input names the job.
 
+// The compiler looks deeper into the nested futures than its default allows.
+#![recursion_limit = "256"]
+
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use payday::jobs::{Fired, Jobs};
 use payday::telemetry;

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, Instant};
 
+use payday::boundary::Boundary;
 use payday::config::Policy;
 use payday::id::RunId;
 use payday::payouts::store::batches;
@@ -91,7 +92,7 @@ async fn round(rig: &Rig, loaded: &Loaded) -> Result<Round, Failure> {
     let cycle_on = CYCLE_ON.parse().map_err(broken)?;
     let mut tx = db.begin().await?;
     let (run, _) = batches::start_run(&mut tx, clock::Schedule::Semimonthly, cycle_on, cutoff(), "bench").await?;
-    tx.commit("start run").await?;
+    tx.commit(Boundary::Outside).await?;
 
     let began = Instant::now();
     earnings::mature(&db, cutoff()).await?;
@@ -120,7 +121,7 @@ async fn create(db: &payday::db::Db, run: RunId, policy: &Policy) -> Result<batc
     let locked = batches::lock_run(&mut tx, run).await?.ok_or_else(|| broken("the run is gone"))?;
     batches::remember_policy(&mut tx, policy).await?;
     let made = batches::create_batches(&mut tx, &locked, policy, 25, clock::now()).await?;
-    tx.commit("create batches").await?;
+    tx.commit(Boundary::Outside).await?;
     Ok(made)
 }
 

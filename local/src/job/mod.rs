@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use chrono::NaiveDate;
+use payday::boundary::Boundary;
 use payday::clock::{self, Schedule};
 use payday::config::{self, Policy};
 use payday::db::Db;
@@ -226,7 +227,7 @@ pub async fn run(job: Job, mut tell: impl FnMut(News<'_>)) -> Result<Done, Failu
         payees::store::import(&mut tx, &payees).await?;
         payees::store::describe(&mut tx, &described, described_at).await?;
         let imported = earnings::store::record(&mut tx, &policy, &earned).await.map_err(contradictions)?;
-        tx.commit("import").await?;
+        tx.commit(Boundary::Outside).await?;
         drop((earned, payees, described));
         let before = report::of_cycle(&db, job.cycle_on).await?.operations.accepted;
 

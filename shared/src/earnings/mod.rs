@@ -16,6 +16,7 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::boundary::Boundary;
 use crate::clock;
 use crate::config::Policy;
 use crate::db::Db;
@@ -201,7 +202,7 @@ pub async fn record(db: &Db, policy: &Policy, earnings: Vec<NewEarning>) -> Resu
         "OUT_OF_RANGE" => Error::field("earnings", "are more than the ledger can hold, together with what is recorded already"),
         _ => error,
     })?;
-    tx.commit("record earnings").await?;
+    tx.commit(Boundary::RecordEarnings).await?;
     Ok(recorded)
 }
 
@@ -211,7 +212,7 @@ pub async fn mature(db: &Db, through: DateTime<Utc>) -> Result<u64> {
     let through = through.min(clock::now());
     let mut tx = db.begin().await?;
     let postings = store::mature(&mut tx, through).await?;
-    tx.commit("mature earnings").await?;
+    tx.commit(Boundary::MatureEarnings).await?;
     Ok(postings)
 }
 

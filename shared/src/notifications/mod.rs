@@ -8,6 +8,7 @@ pub mod store;
 
 use chrono::Duration;
 
+use crate::boundary::Boundary;
 use crate::clock;
 use crate::db::Db;
 use crate::error::Result;
@@ -34,9 +35,9 @@ pub async fn announce(db: &Db, queue: &Queue, quiet: Duration) -> Result<usize> 
         return Ok(0);
     }
     // Marked before they are sent: killed in between, they are announced again after `quiet`.
-    tx.commit("announce outbox").await?;
+    tx.commit(Boundary::AnnounceOutbox).await?;
     let messages: Vec<_> = ids.iter().map(|id| Message::Notification { outbox_id: *id }).collect();
-    queue.send_all("announce outbox", &messages).await?;
+    queue.send_all(Boundary::QueueNotifications, &messages).await?;
     Ok(ids.len())
 }
 
@@ -49,5 +50,5 @@ pub async fn deliver(db: &Db, outbox_id: i64) -> Result<()> {
     };
     tracing::info!(outbox = waiting.id, kind = waiting.kind, payload = %waiting.payload, "a message for people");
     store::sent(&mut tx, waiting.id, clock::now()).await?;
-    tx.commit("outbox sent").await
+    tx.commit(Boundary::MarkOutboxSent).await
 }

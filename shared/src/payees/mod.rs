@@ -4,12 +4,14 @@
 pub mod import;
 pub mod store;
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use crate::boundary::Boundary;
 use crate::clock::{self, Schedule};
-use crate::db::Db;
+use crate::db::{Db, Tx};
 use crate::error::Result;
-use crate::rails::stripe::Stripe;
+use crate::rails::stripe::{Account, Stripe};
 
 /// Reads from Stripe the accounts whose events did not say which description is the newest. Reads are rationed: so many a sweep.
 pub async fn read_stale(db: &Db, stripe: &Stripe) -> Result<()> {
@@ -28,13 +30,25 @@ pub async fn read_stale(db: &Db, stripe: &Stripe) -> Result<()> {
         };
         let mut tx = db.begin().await?;
         match account {
-            Some(account) => store::describe(&mut tx, &[(payee, account)], at).await?,
+            Some(account) => describe(&mut tx, payee, account, at).await?,
             None => {
                 store::deauthorize(&mut tx, &id, at).await?;
                 store::mark_read(&mut tx, &id).await?;
             }
         }
-        tx.commit("describe account").await?;
+        tx.commit(Boundary::DescribeAccount).await?;
+    }
+    Ok(())
+}
+
+/// Records what Stripe says of a payee's account at an instant. Refused payouts go out again by themselves once the bank account
+/// is another one.
+pub async fn describe(tx: &mut Tx, payee: Uuid, account: Account, at: DateTime<Utc>) -> Result<()> {
+    let before = store::destination(tx, payee).await?;
+    let destination = account.destination().map(str::to_owned);
+    store::describe(tx, &[(payee, account)], at).await?;
+    if destination.is_some() && destination != before {
+        store::retry_payouts_of(tx, payee, clock::now()).await?;
     }
     Ok(())
 }

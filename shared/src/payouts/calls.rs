@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::plan::{Answer, Call, CallKind, Lookup, Said};
 use super::settle;
 use super::store::chunks;
+use crate::boundary::Boundary;
 use crate::clock;
 use crate::db::Db;
 use crate::error::{Error, Kind};
@@ -55,7 +56,7 @@ pub(super) async fn pulse(db: &Db, chunk: ChunkId, lease: Uuid, orders: &Orders)
         let beat = async {
             let mut tx = db.begin().await?;
             let pulse = chunks::pulse(&mut tx, chunk, lease, LEASE_SECONDS).await?;
-            tx.commit("prolong lease").await?;
+            tx.commit(Boundary::ProlongLease).await?;
             Ok::<_, Error>(pulse)
         };
         match beat.await {

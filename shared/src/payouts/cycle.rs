@@ -7,6 +7,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use serde::Deserialize;
 
 use super::store::batches;
+use crate::boundary::{Boundary, cross};
 use crate::clock::{self, Calendar, Schedule};
 use crate::config::Policy;
 use crate::db::Db;
@@ -40,7 +41,8 @@ pub async fn fired(db: &Db, queue: &Queue, fired: &Fired, calendar: Calendar) ->
     if !fired.schedule.is_due_on(cycle_on) {
         return Ok(Started::NotDue);
     }
-    start(db, queue, &[fired.schedule], cycle_on, calendar, "schedule").await
+    let schedules = [fired.schedule];
+    cross(Boundary::ScheduleFires, || start(db, queue, &schedules, cycle_on, calendar, "schedule")).await
 }
 
 /// Someone asks for the cycle of a date: all schedules due then. A cycle whose cut-off is still to come is refused.
@@ -76,10 +78,10 @@ async fn start(
     for schedule in schedules {
         runs.push(batches::start_run(&mut tx, *schedule, cycle_on, cutoff_at, requested_by).await?);
     }
-    tx.commit("start runs").await?;
+    tx.commit(Boundary::StartRuns).await?;
     let new: Vec<Message> =
         runs.iter().filter(|(_, new)| *new).map(|(run_id, _)| Message::CreateBatch { run_id: *run_id }).collect();
-    queue.send_all("queue runs", &new).await?;
+    queue.send_all(Boundary::QueueRuns, &new).await?;
     Ok(Started::Runs(runs))
 }
 
@@ -99,7 +101,7 @@ pub async fn create_batches(db: &Db, queue: &Queue, policy: &Policy, chunk_size:
     let mut tx = db.begin().await?;
     let stopped = batches::is_stopped(&mut tx).await?;
     let cutoff_at = batches::lock_run(&mut tx, run).await?.map(|run| run.cutoff_at);
-    tx.commit("read run").await?;
+    tx.commit(Boundary::ReadRun).await?;
     let Some(cutoff_at) = cutoff_at else {
         tracing::warn!(run = run.0, "there is no such run");
         return Ok(());
@@ -117,12 +119,12 @@ pub async fn create_batches(db: &Db, queue: &Queue, policy: &Policy, chunk_size:
         let made = batches::create_batches(&mut tx, &locked, policy, chunk_size, clock::now()).await?;
         tracing::info!(run = run.0, batches = made.batches, items = made.items, excluded = made.excluded, "batches created");
     }
-    tx.commit("create batches").await?;
+    tx.commit(Boundary::CreateBatches).await?;
 
     let mut tx = db.begin().await?;
     let chunks = batches::chunks_to_queue(&mut tx, run).await?;
     super::complete_run(&mut tx, run).await?;
-    tx.commit("mark chunks queued").await?;
+    tx.commit(Boundary::MarkChunksQueued).await?;
     let messages: Vec<Message> = chunks.into_iter().map(|chunk_id| Message::ProcessChunk { chunk_id }).collect();
-    queue.send_all("queue chunks", &messages).await
+    queue.send_all(Boundary::QueueChunks, &messages).await
 }

@@ -24,6 +24,7 @@ use super::plan::{self, Answer, Call, Situation};
 use super::settle::Consequence;
 use super::store::chunks::{self, Claim};
 use super::store::jobs;
+use crate::boundary::Boundary;
 use crate::clock;
 use crate::config::{Policy, Sending};
 use crate::db::{Db, Tx};
@@ -77,7 +78,7 @@ impl Payer {
             tracing::debug!(chunk = chunk.0, "chunk is being worked on or does not exist");
             return Ok(());
         };
-        tx.commit("claim chunk").await?;
+        tx.commit(Boundary::ClaimChunk).await?;
 
         let halted = claim.halt_reason.as_deref().is_some_and(|reason| reason != "awaiting_funds");
         let batch = claim.batch_id;
@@ -103,7 +104,7 @@ impl Payer {
         if let Some(run) = chunks::release(&mut tx, chunk, lease, statements).await? {
             super::complete_run(&mut tx, run).await?;
         }
-        tx.commit("release chunk").await?;
+        tx.commit(Boundary::ReleaseChunk).await?;
         worked
     }
 }
@@ -188,7 +189,7 @@ impl Work<'_> {
             }
         }
         chunks::save(&mut tx, &plan.wave, now).await?;
-        tx.commit("save replies and dispatch").await?;
+        tx.commit(Boundary::SaveRepliesAndDispatch).await?;
         self.follow(&plan.consequences).await;
         Ok((calls, plan.more_due))
     }
@@ -268,6 +269,6 @@ impl Work<'_> {
                 tracing::error!(batch = batch.0, reason, "halted");
             }
         }
-        tx.commit("tell others").await
+        tx.commit(Boundary::TellOthers).await
     }
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::store::{batches, chunks, jobs};
 use super::wave::Wave;
 use super::{item::Event, settle};
+use crate::boundary::Boundary;
 use crate::clock;
 use crate::config::Policy;
 use crate::db::Db;
@@ -60,7 +61,7 @@ impl Sweeper {
         for run in runs {
             super::complete_run(&mut tx, run).await?;
         }
-        tx.commit("complete").await?;
+        tx.commit(Boundary::Complete).await?;
         if stopped {
             return Ok(());
         }
@@ -71,9 +72,9 @@ impl Sweeper {
 
         let mut tx = self.db.begin().await?;
         let runs = jobs::take_runs_without_batches(&mut tx, quiet_since).await?;
-        tx.commit("take runs").await?;
+        tx.commit(Boundary::TakeRuns).await?;
         let messages: Vec<Message> = runs.into_iter().map(|run_id| Message::CreateBatch { run_id }).collect();
-        self.create_batch.send_all("queue runs again", &messages).await?;
+        self.create_batch.send_all(Boundary::QueueRunsAgain, &messages).await?;
 
         // Messages that still wait are hints enough; only when there are none can some have been lost.
         if self.process_chunk.depth().await?.visible > 0 {
@@ -82,12 +83,12 @@ impl Sweeper {
         let mut tx = self.db.begin().await?;
         // The time now, not that of the sweep's beginning: what was just released for new funds is due since.
         let chunks = jobs::take_due_chunks(&mut tx, clock::now(), quiet_since, CHUNKS_AT_ONCE).await?;
-        tx.commit("take due chunks").await?;
+        tx.commit(Boundary::TakeDueChunks).await?;
         if !chunks.is_empty() {
             tracing::info!(chunks = chunks.len(), "chunks queued again");
         }
         let messages: Vec<Message> = chunks.into_iter().map(|chunk_id| Message::ProcessChunk { chunk_id }).collect();
-        self.process_chunk.send_all("queue chunks again", &messages).await
+        self.process_chunk.send_all(Boundary::QueueChunksAgain, &messages).await
     }
 
     /// Batches halted because Stripe refused the key go on once it takes one.
@@ -104,7 +105,7 @@ impl Sweeper {
         }
         let mut tx = self.db.begin().await?;
         let resumed = jobs::resume(&mut tx, "stripe_key_rejected").await?;
-        tx.commit("resume after key change").await?;
+        tx.commit(Boundary::ResumeAfterKeyChange).await?;
         tracing::info!(batches = resumed, "resumed: Stripe takes the key");
         Ok(())
     }
@@ -124,7 +125,7 @@ impl Sweeper {
             };
             let mut tx = self.db.begin().await?;
             let released = jobs::release_funded(&mut tx, &money.currency, available, clock::now()).await?;
-            tx.commit("release funded").await?;
+            tx.commit(Boundary::ReleaseFunded).await?;
             tracing::info!(
                 currency = money.currency,
                 waiting = money.items,
@@ -147,11 +148,15 @@ impl Sweeper {
         let failed = jobs::failed_items(&mut tx, MAX_RETRIES, 10_000).await?;
         drop(tx);
         let mut retried = 0_u64;
+        let mut passing = None;
         for item in failed {
             match self.retry_item(item).await {
                 Ok(true) => retried += 1,
                 Ok(false) => {}
-                Err(error) => tracing::warn!(item = item.0, error = %error, causes = error.causes(), "could not be retried"),
+                Err(error) => {
+                    tracing::warn!(item = item.0, error = %error, causes = error.causes(), "could not be retried");
+                    passing = passing.or(Some(error).filter(Error::is_transient));
+                }
             }
         }
         let mut tx = self.db.begin().await?;
@@ -159,7 +164,9 @@ impl Sweeper {
         drop(tx);
         crate::telemetry::metric(crate::telemetry::Metric::RunsStuck, i64::try_from(stuck.len()).unwrap_or(i64::MAX), &[]);
         tracing::info!(retried, stuck = stuck.len(), "retried");
-        self.sweep(Pace::default()).await
+        self.sweep(Pace::default()).await?;
+        // The job is started again by who started it; tomorrow would be a day too late for a hiccup of the database.
+        passing.map_or(Ok(()), Err)
     }
 
     /// Takes a failed item up again; `false` if it stays failed or a newer item has the money.
@@ -186,7 +193,7 @@ impl Sweeper {
         }
         let wave = Wave { postings, items: vec![row], ..Wave::default() };
         chunks::save(&mut tx, &wave, now).await?;
-        tx.commit("retry item").await?;
+        tx.commit(Boundary::RetryItem).await?;
         Ok(event == Event::Retried)
     }
 }

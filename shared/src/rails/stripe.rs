@@ -21,6 +21,7 @@ use stripe_core::payout::{CreatePayout, ListPayout};
 use stripe_types::{RangeBoundsTs, RangeQueryTs};
 
 use super::{Asked, Leg, Reply, read_answer};
+use crate::boundary::{Boundary, cross};
 use crate::config;
 use crate::error::{Error, Kind, Result};
 use crate::http_client::{Answer, Failure, HttpClient};
@@ -203,18 +204,18 @@ impl Stripe {
     /// Sends one attempt, once: the named wrapper around every call that moves money.
     /// `in_doubt`: an earlier send of the same attempt may have been run.
     pub async fn send(&self, asked: &Asked, key: &str, body: &str, in_doubt: bool) -> Reply {
-        let (path, account) = match asked.leg {
-            Leg::Transfer => ("/transfers", None),
-            Leg::Payout => ("/payouts", Some(asked.account.as_str())),
+        let (boundary, path, account) = match asked.leg {
+            Leg::Transfer => (Boundary::SendTransfer, "/transfers", None),
+            Leg::Payout => (Boundary::SendPayout, "/payouts", Some(asked.account.as_str())),
         };
-        let answer = self.exchange(Method::POST, path, account, Some(key), body.to_owned()).await;
+        let answer = self.exchange(boundary, Method::POST, path, account, Some(key), body.to_owned()).await;
         read_answer(asked, answer, in_doubt)
     }
 
     /// The transfer that an operation made, if it did. A miss proves nothing.
     pub async fn find_transfer(&self, marks: &Marks<'_>) -> Result<Option<Found>> {
         let list = ListTransfer::new().transfer_group(marks.item).limit(100);
-        let page: List<Listed> = self.read(&list.build(), None).await?;
+        let page: List<Listed> = self.read(Boundary::FindTransfer, &list.build(), None).await?;
         Ok(pick(page.data, marks))
     }
 
@@ -232,7 +233,7 @@ impl Stripe {
             if let Some(after) = &after {
                 list = list.starting_after(after.as_str());
             }
-            let page: List<Listed> = self.read(&list.build(), Some(account)).await?;
+            let page: List<Listed> = self.read(Boundary::FindPayout, &list.build(), Some(account)).await?;
             after = page.data.last().map(|payout| payout.id.clone());
             let more = page.has_more;
             if let Some(found) = pick(page.data, marks) {
@@ -247,30 +248,30 @@ impl Stripe {
 
     /// The platform's available balance in a currency, minor units.
     pub async fn available(&self, currency: &str) -> Result<i64> {
-        let balance: Balance = self.read(&RetrieveForMyAccountBalance::new().build(), None).await?;
+        let balance: Balance = self.read(Boundary::ReadBalance, &RetrieveForMyAccountBalance::new().build(), None).await?;
         Ok(balance.available.iter().filter(|part| part.currency == currency).map(|part| part.amount).sum())
     }
 
-    /// A page of connected accounts after the given id, and whether there are more.
+    /// A page of connected accounts after the given id, and whether there are more. For tools: the engine reads one by one.
     pub async fn accounts(&self, after: Option<&str>) -> Result<(Vec<Account>, bool)> {
         let mut list = ListAccount::new().limit(100);
         if let Some(after) = after {
             list = list.starting_after(after);
         }
-        let page: List<Account> = self.read(&list.build(), None).await?;
+        let page: List<Account> = self.read(Boundary::Outside, &list.build(), None).await?;
         Ok((page.data, page.has_more))
     }
 
     /// One connected account; `None` if Stripe does not know it or it is not ours.
     pub async fn account(&self, id: &str) -> Result<Option<Account>> {
-        match self.read(&RetrieveAccount::new(id).build(), None).await {
+        match self.read(Boundary::ReadAccount, &RetrieveAccount::new(id).build(), None).await {
             Ok(account) => Ok(Some(account)),
             Err(error) if error.kind == Kind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    async fn read<T: DeserializeOwned>(&self, request: &RequestBuilder, account: Option<&str>) -> Result<T> {
+    async fn read<T: DeserializeOwned>(&self, boundary: Boundary, request: &RequestBuilder, account: Option<&str>) -> Result<T> {
         debug_assert!(matches!(request.method, StripeMethod::Get), "only reads come this way");
         let path = match request.query.as_deref() {
             Some(query) if !query.is_empty() => format!("{}?{query}", request.path),
@@ -282,7 +283,8 @@ impl Stripe {
                 format!("Stripe does not answer ({failure}); check {} and try again.", self.base),
             )
         };
-        let answer = self.exchange(Method::GET, &path, account, None, String::new()).await.map_err(|failure| down(&failure))?;
+        let answer = self.exchange(boundary, Method::GET, &path, account, None, String::new()).await;
+        let answer = answer.map_err(|failure| down(&failure))?;
         match answer.status.as_u16() {
             200..=299 => serde_json::from_slice(&answer.body).map_err(|error| {
                 Error::unavailable("STRIPE_UNREADABLE", "Stripe's answer cannot be read; try again.").with_source(error)
@@ -304,8 +306,10 @@ impl Stripe {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the named wrapper")]
     async fn exchange(
         &self,
+        boundary: Boundary,
         method: Method,
         path: &str,
         account: Option<&str>,
@@ -327,7 +331,8 @@ impl Stripe {
         if let Some(account) = account {
             headers.push(("stripe-account", HeaderValue::from_str(account).map_err(unsendable)?));
         }
-        self.http.send(method, &format!("{}/v1{path}", self.base), headers, Bytes::from(body)).await
+        let (url, body) = (format!("{}/v1{path}", self.base), Bytes::from(body));
+        cross(boundary, || self.http.send(method.clone(), &url, headers.clone(), body.clone())).await
     }
 }
 

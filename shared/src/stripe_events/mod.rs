@@ -15,6 +15,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::boundary::{Boundary, cross};
 use crate::clock;
 use crate::config::Policy;
 use crate::db::{Db, Tx};
@@ -123,13 +124,17 @@ fn replace_nul(value: &mut Value) {
 
 /// Stores an event once and applies it in the same transaction.
 pub async fn take_in(db: &Db, policy: &Policy, event: &Event, payload: &Value) -> Result<Received> {
+    cross(Boundary::Webhook, || store_and_apply(db, policy, event, payload)).await
+}
+
+async fn store_and_apply(db: &Db, policy: &Policy, event: &Event, payload: &Value) -> Result<Received> {
     let mut tx = db.begin().await?;
     if !store::insert(&mut tx, event, payload).await? {
         return Ok(Received::Repeated);
     }
     let effect = apply(&mut tx, policy, event).await?;
     store::finish(&mut tx, &event.id, &effect, 1).await?;
-    tx.commit("apply event").await?;
+    tx.commit(Boundary::ApplyEvent).await?;
     tracing::info!(event = event.id, kind = event.kind, effect = ?effect, "event taken in");
     Ok(Received::New)
 }
@@ -138,7 +143,7 @@ pub async fn take_in(db: &Db, policy: &Policy, event: &Event, payload: &Value) -
 pub async fn remember_mode(db: &Db, livemode: bool) -> Result<()> {
     let mut tx = db.begin().await?;
     store::remember_mode(&mut tx, livemode).await?;
-    tx.commit("remember mode").await
+    tx.commit(Boundary::RememberMode).await
 }
 
 /// Tries again the events that wait and are due. Returns how many found what they were waiting for.
@@ -155,7 +160,7 @@ pub async fn retry_waiting(db: &Db, policy: &Policy) -> Result<u64> {
         let effect = apply(&mut tx, policy, &event).await?;
         found += u64::from(!matches!(effect, Effect::Waiting(_)));
         store::finish(&mut tx, &id, &effect, tries + 1).await?;
-        tx.commit("apply waiting event").await?;
+        tx.commit(Boundary::ApplyWaitingEvent).await?;
     }
     Ok(found)
 }
