@@ -117,6 +117,13 @@ pub async fn destination(tx: &mut Tx, payee: Uuid) -> Result<Option<String>> {
     Ok(row.and_then(|(destination,)| destination))
 }
 
+/// When the payee's bank account became another one; `None`: it is the first.
+pub async fn destination_changed_at(tx: &mut Tx, payee: Uuid) -> Result<Option<DateTime<Utc>>> {
+    let statement = query_as("select destination_changed_at from stripe_accounts where payee_id = $1").bind(payee);
+    let row: Option<(Option<DateTime<Utc>>,)> = tx.optional(statement).await?;
+    Ok(row.and_then(|(at,)| at))
+}
+
 /// The account was read; there is nothing more to know of it now.
 pub async fn mark_read(tx: &mut Tx, account: &str) -> Result<()> {
     tx.run(query("update stripe_accounts set stale = false where account = $1").bind(account.to_owned())).await?;

@@ -1,7 +1,7 @@
 //! What Stripe's later news of a payout or a transfer mean for its item. Pure, like `settle`: news come in any order, twice or
 //! not at all, and the final state is the same.
 
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, SubsecRound, Utc};
 
 use super::item::{Event, Illegal, Status};
 use super::operation::State;
@@ -23,6 +23,8 @@ pub struct PayoutNews {
     pub failure_code: Option<String>,
     pub failure_message: Option<String>,
     pub arrival_on: Option<NaiveDate>,
+    /// Of a refusal: when the payee's bank account became another one, in whole seconds.
+    pub destination_changed_at: Option<DateTime<Utc>>,
 }
 
 /// What is to be done about news.
@@ -71,7 +73,14 @@ pub fn payout(mut it: Loaded, attempt: OperationId, news: &PayoutNews) -> Result
     }
     let mut changed = settle::item_row(&it);
     changed.arrival_on = news.arrival_on;
+    if it.item.status == Status::Returned && event == Some(Event::PayoutPaid) {
+        // That it goes out again, because the bank account is another one by now, must not be forgotten over old news.
+        changed.due_at = it.due_at;
+    }
     if event == Some(Event::PayoutFailed) {
+        // The other bank account may be known before the refusal of the first.
+        changed.due_at =
+            news.destination_changed_at.filter(|changed_at| *changed_at >= latest.facts.dispatched_at.trunc_subsecs(0));
         row.state = State::Returned;
         row.code = news.failure_code.clone().or_else(|| Some(status.to_owned()));
         row.message = news.failure_message.clone();

@@ -3,7 +3,7 @@
 use super::{Effect, Event};
 use crate::db::Tx;
 use crate::error::Result;
-use crate::payees::store;
+use crate::payees::{self, store};
 use crate::rails::stripe::Account;
 use serde::Deserialize;
 
@@ -20,14 +20,8 @@ pub async fn updated(tx: &mut Tx, event: &Event) -> Result<Effect> {
         store::mark_stale(tx, &account.id).await?;
         return Ok(Effect::Applied("to be read again: two descriptions of one second".to_owned()));
     }
-    let destination_before = store::destination(tx, payee).await?;
     let id = account.id.clone();
-    let destination = account.destination().map(str::to_owned);
-    store::describe(tx, &[(payee, account)], at).await?;
-    // Refused payouts go out again by themselves once the bank account is another one.
-    if destination.is_some() && destination != destination_before {
-        store::retry_payouts_of(tx, payee, crate::clock::now()).await?;
-    }
+    payees::describe(tx, payee, account, at).await?;
     Ok(Effect::Applied(format!("described {id}")))
 }
 

@@ -7,6 +7,7 @@ use crate::clock;
 use crate::db::Tx;
 use crate::error::Result;
 use crate::id::{ItemId, OperationId};
+use crate::payees::store::destination_changed_at;
 use crate::payouts::news::{self, PayoutNews, Verdict};
 use crate::payouts::store::chunks;
 use crate::payouts::wave::Loaded;
@@ -29,6 +30,10 @@ pub async fn payout(tx: &mut Tx, event: &Event) -> Result<Effect> {
         _ => event.text("/status").unwrap_or("pending"),
     };
     let text = |path: &str| event.text(path).map(str::to_owned);
+    let destination_changed_at = match status {
+        "failed" | "canceled" => destination_changed_at(tx, it.item.payee).await?,
+        _ => None,
+    };
     let news = PayoutNews {
         stripe_id: id.to_owned(),
         amount_minor: event.number("/amount"),
@@ -40,6 +45,7 @@ pub async fn payout(tx: &mut Tx, event: &Event) -> Result<Effect> {
             .number("/arrival_date")
             .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
             .map(|at| at.date_naive()),
+        destination_changed_at,
     };
     act(tx, news::payout(it, attempt, &news)?).await
 }
