@@ -155,6 +155,17 @@ impl Database {
         Self { db: Db::connect(&url, 8).expect("an address"), name, url, port: postgres.port(), shared, direct }
     }
 
+    /// Makes it as it was when this was first called: for many short cases in a row, much cheaper than a clone for each.
+    pub async fn renew(&self) {
+        self.run(include_str!("renew.sql")).await;
+    }
+
+    /// Ends all other connections to it, and waits until they are gone.
+    pub async fn disconnect_others(&self) {
+        let others = "from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
+        while self.value::<i64>(format!("select count(pg_terminate_backend(pid)) {others}")).await > 0 {}
+    }
+
     pub fn url(&self) -> String {
         self.url.clone()
     }

@@ -1,0 +1,180 @@
+//! What happens in the matrix, each step begun when the one before has come to rest: so whatever a fault did in between, each
+//! story has one end.
+
+use payday::boundary::Boundary;
+use payday::clock::Schedule;
+use payday::earnings::{NewEarning, Place};
+use payday::jobs::Job;
+use payday_local::stripe_double::{BankSpec, DestinationCharge, Fault, FaultRule, When};
+use payday_tests::world::{cutoff, earning, ready_account};
+use serde_json::json;
+
+use super::machine::{CREATE_BATCH, Delivery, Machine, PROCESS_CHUNK};
+
+/// A name to replay by, and what happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Story {
+    /// A cycle in which every kind of money is paid and every kind of trouble that the engine mends met once.
+    Cycle,
+    /// Messages get lost and Stripe is slow.
+    LostHints,
+}
+
+impl Story {
+    pub const ALL: [Self; 2] = [Self::Cycle, Self::LostHints];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cycle => "a cycle",
+            Self::LostHints => "lost hints",
+        }
+    }
+
+    pub fn chunk_size(self) -> i64 {
+        match self {
+            Self::Cycle => 3,
+            Self::LostHints => 25,
+        }
+    }
+
+    pub async fn happens(self, machine: &mut Machine) {
+        match self {
+            Self::Cycle => cycle(machine).await,
+            Self::LostHints => lost_hints(machine).await,
+        }
+    }
+
+    /// Who has what in the end: written down by hand, from what was earned.
+    pub fn end(self) -> &'static [&'static str] {
+        match self {
+            Self::Cycle => &[
+                // 10.00, paid twice over because the bank sent it back once; of a fan's 10.00 less 1.00 fee, 4.00 less its fee went back.
+                "acct_1 earned held_connected=5400000 paid_out=10000000",
+                "acct_1 paid 1000: transfer 1000 payout 1000",
+                // 3.00 here, 5.00 there.
+                "acct_2 earned paid_out=8000000",
+                "acct_2 paid 800: transfer 300 payout 800",
+                // Paid out by Stripe itself.
+                "acct_3 earned paid_out=4000000",
+                "acct_3 paid 400: transfer 400 payout 0",
+                // The platform's balance was short at first.
+                "acct_4 earned paid_out=50000000",
+                "acct_4 paid 5000: transfer 5000 payout 5000",
+                // Refused at first.
+                "acct_5 earned paid_out=6000000",
+                "acct_5 paid 600: transfer 600 payout 600",
+                "run semimonthly 2026-11-15 completed",
+                "told run_completed",
+                "told run_missing",
+            ],
+            Self::LostHints => &[
+                "acct_1 earned paid_out=10000000",
+                "acct_1 paid 1000: transfer 1000 payout 1000",
+                "run semimonthly 2026-11-15 completed",
+                "told run_completed",
+            ],
+        }
+    }
+
+    /// The part of the boundaries for whose sake it is told.
+    pub fn is_about(self, boundary: Boundary) -> bool {
+        let slow_or_lost = matches!(boundary, Boundary::QueueRunsAgain | Boundary::ProlongLease);
+        slow_or_lost == (self == Self::LostHints)
+    }
+}
+
+async fn cycle(machine: &mut Machine) {
+    let funds_minor = 100_000_000;
+    machine.double.fund("usd", 4_000 - funds_minor);
+    machine.accounts(1..=5);
+    machine.creators(1..=5).await;
+    machine.double.fund_account(Some("acct_2"), "usd", 500);
+    let mut automatic = ready_account("acct_3");
+    automatic["settings"] = json!({});
+    machine.describe(3, automatic, "2026-10-01T00:00:00Z").await;
+    machine.double.update_account("acct_3", |account| account.payout_interval = None);
+    let refusal = Fault::Error { status: 400, code: "transfers_not_allowed".to_owned(), message: "no".to_owned(), stored: true };
+    machine.double.fault(FaultRule::post("/v1/transfers", When::Nth(1), refusal).for_account("acct_5"));
+    machine.double.fault(FaultRule::post("/v1/payouts", When::Nth(1), Fault::Unauthorized).for_account("acct_2"));
+
+    let connected = NewEarning { place: Place::Connected, ..earning("c2", 2, 500) };
+    let platform = [(1, 1_000), (2, 300), (3, 400), (4, 5_000), (5, 600)];
+    let earned = platform.map(|(n, minor)| earning(&format!("p{n}"), n, minor)).into_iter().chain([connected]).collect();
+    machine.comes(Delivery::Earnings(earned));
+
+    // A fan pays and gets a part back, and the news come in the wrong order.
+    let charge = DestinationCharge {
+        amount: 1_000,
+        application_fee_amount: 100,
+        destination: "acct_1".to_owned(),
+        ..DestinationCharge::default()
+    };
+    let charged = machine.double.create_destination_charge(&charge).expect("charged");
+    machine.double.refund(&charged.charge, 400, true, true).expect("refunded");
+    machine.hear(true);
+    let changed = json!({ "id": "evt_capability", "type": "capability.updated", "account": "acct_4", "created": 1_790_000_000,
+                          "livemode": false, "data": { "object": {} } });
+    machine.comes(Delivery::Event(changed));
+    // Two hours after the cut-off the run is still missing.
+    machine.comes(Delivery::Job(Job::Heartbeat, Some(cutoff() + chrono::Duration::hours(2))));
+    machine.rest().await;
+
+    machine.comes(Delivery::Fired(Schedule::Semimonthly, cutoff()));
+    machine.rest().await;
+    machine.double.fund("usd", 10_000);
+    machine.comes(Delivery::Job(Job::Retry, None));
+    machine.rest().await;
+    machine.double.settle_payouts();
+
+    // A bank sends back what was paid, and the payee names another one.
+    let payouts = machine.double.payouts();
+    let first = payouts.iter().find(|payout| payout.account == "acct_1").expect("the payout");
+    machine.double.fail_payout(&first.id, "account_closed");
+    machine.double.update_account("acct_1", |account| {
+        account.banks = vec![BankSpec { fingerprint: "another bank".to_owned(), ..BankSpec::default() }];
+    });
+    machine.hear(false);
+    machine.rest().await;
+    machine.double.settle_payouts();
+    machine.hear(false);
+    machine.rest().await;
+}
+
+async fn lost_hints(machine: &mut Machine) {
+    machine.accounts(1..=1);
+    machine.creators(1..=1).await;
+    machine.double.fault(FaultRule::post("/v1/transfers", When::Always, Fault::Slow { ms: 450 }));
+    machine.comes(Delivery::Earnings(vec![earning("p1", 1, 1_000)]));
+    machine.lose_the_next_of(CREATE_BATCH);
+    machine.lose_the_next_of(PROCESS_CHUNK);
+    machine.comes(Delivery::Fired(Schedule::Semimonthly, cutoff()));
+    machine.rest().await;
+    machine.double.settle_payouts();
+    machine.hear(false);
+    machine.rest().await;
+}
+
+/// The end, as [`Story::end`] says it.
+pub async fn end_of(machine: &Machine) -> Vec<String> {
+    machine
+        .rows(
+            "select line from (
+                select a.account || ' earned ' || string_agg(v.key || '=' || v.value, ' ' order by v.ordinality) as line
+                from payee_balances b join stripe_accounts a on a.payee_id = b.payee_id cross join lateral json_each_text(to_json(b)) with ordinality as v
+                where v.value <> '0' and v.key not in ('payee_id', 'currency') group by a.account, b.currency
+                union all
+                select account || ' ' || status || ' ' || amount_minor || ': transfer ' || transfer_minor || ' payout ' || payout_minor from payout_items
+                union all
+                select 'run ' || schedule || ' ' || cycle_on || ' ' || status from payout_runs
+                union all
+                select 'told ' || kind from outbox where kind <> 'batch_halted' and sent_at is not null
+                union all
+                select 'open: ' || leg || ' ' || state || ' of item ' || item_id from payout_operations where state not in ('accepted', 'rejected', 'returned')
+                union all
+                select 'waiting: ' || type from stripe_events where state = 'waiting'
+                union all
+                select 'unsent: ' || kind from outbox where sent_at is null
+             ) as lines order by line",
+        )
+        .await
+}
