@@ -5,6 +5,7 @@ mod store {
     mod answers;
     mod batches;
     mod checks;
+    mod crowded;
     mod earnings;
     mod eligibility;
     mod ledger;
