@@ -4,6 +4,7 @@
 mod harness;
 
 use harness::{Api, Who, amount, tokens};
+use payday::boundary::Boundary;
 use payday::config::Policy;
 use payday::id::{BatchId, ChunkId};
 use payday::money::Ppm;
@@ -310,7 +311,7 @@ async fn health_names_the_check_that_stopped_a_batch_and_the_rows_that_disagree(
     let mut tx = api.db.begin().await.expect("a transaction");
     let breaches = checks::of_chunk(&mut tx, ChunkId(1)).await.expect("an answer");
     checks::stop_batch(&mut tx, BatchId(1), &breaches).await.expect("stopped");
-    tx.commit("test").await.expect("a commit");
+    tx.commit(Boundary::Outside).await.expect("a commit");
     let health = api.fine(Who::Cron, "GET", "/internal/payouts/health", None).await;
     assert_eq!(health["status"], "degraded");
     let told = &health["checks"]["standingChecks"]["breached"][0];

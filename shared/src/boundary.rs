@@ -64,6 +64,7 @@ boundaries! {
     ReleaseFunded => "release funded",
     RetryItem => "retry item",
     TellOfMissingRun => "tell of a missing run",
+    KeepVerdict => "keep verdict",
     AnnounceOutbox => "announce outbox",
     MarkOutboxSent => "mark outbox sent",
 

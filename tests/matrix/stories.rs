@@ -137,6 +137,7 @@ async fn cycle(machine: &mut Machine) {
     machine.rest().await;
     machine.double.settle_payouts();
     machine.hear(false);
+    machine.comes(Delivery::Job(Job::Verify, None));
     machine.rest().await;
 }
 

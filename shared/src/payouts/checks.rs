@@ -10,6 +10,7 @@
 use serde_json::json;
 
 use super::store::checks as store;
+use crate::boundary::Boundary;
 use crate::clock;
 use crate::db::{Db, Tx};
 use crate::error::{Error, Result};
@@ -169,7 +170,7 @@ pub async fn verify(db: &Db) -> Result<()> {
         outbox::put(&mut tx, &key, "standing_check_breached", payload).await?;
         tracing::error!(check = check.name(), disagreeing = rows.len(), rows = ?told(rows), "a standing check is breached");
     }
-    tx.commit("keep verdict").await?;
+    tx.commit(Boundary::KeepVerdict).await?;
     if breaches.is_empty() {
         tracing::info!(checks = Check::ALL.len(), "every standing check holds");
     } else {
