@@ -207,7 +207,7 @@ create index withdrawal_requests_by_creator on withdrawal_requests (creator_id, 
 -- The names that support and finance query.
 create view creator_payouts as
 select i.id as item_id, i.batch_id, b.run_id, i.creator_id, i.currency,
-       trim_scale(i.amount_minor * c.micros_per_minor / 1000000.0) as net_payout_amount,
+       i.amount_minor * c.micros_per_minor / 1000000.0 as net_payout_amount,
        i.failure_code, i.failure_reason, i.status, i.arrival_on, i.created_at, i.paid_at
 from payout_items i join payout_batches b on b.id = i.batch_id join currencies c on c.code = i.currency;
 comment on view creator_payouts is 'Every payout of every creator; net_payout_amount in whole units of its currency.';
