@@ -152,7 +152,7 @@ async fn read_locked(tx: &mut Tx, locked: Vec<(i64,)>) -> Result<Vec<Loaded>> {
                 i.payout_minor, i.transfer_attempt, i.payout_attempt, i.connected_moved, i.retries, i.account, i.failure_code, i.failure_reason, i.due_at, i.waiting_since,
                 o.id as operation_id, o.leg, o.attempt, o.state, o.account as operation_account, o.request_body, o.first_dispatched_at,
                 o.dispatched_at, o.sends, o.lookups, o.look_up, o.cleared, o.idempotency_key as operation_key, o.unknown_since,
-                array(select p.stripe_id from payout_operations p where p.item_id = i.id and p.stripe_id is not null) as stripe_ids
+                array_remove(array(select p.stripe_id from payout_operations p where p.item_id = i.id), null) as stripe_ids
          from payout_items i
          left join lateral (select * from payout_operations p where p.item_id = i.id order by p.id desc limit 1) o on true
          where i.id = any($1) order by i.id",
