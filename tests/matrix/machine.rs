@@ -319,17 +319,21 @@ impl Machine {
     }
 
     async fn due(&self) -> BTreeSet<i64> {
-        self.all::<(i64,)>("select id from payout_items where due_at <= now()").await.into_iter().map(|(id,)| id).collect()
+        let due = "select i.id from payout_items i join payout_batches b on b.id = i.batch_id
+                   where i.due_at <= now() and b.halt_reason is distinct from 'frozen_operation'";
+        self.all::<(i64,)>(due).await.into_iter().map(|(id,)| id).collect()
     }
 
     /// How long until something goes on by itself; `None`: nothing will.
     async fn next_ms(&self) -> Option<i64> {
         self.value(
             "select min(ceil(extract(epoch from at - now()) * 1000))::bigint from (
-                select due_at from payout_items union all select due_at from stripe_events
+                select i.due_at from payout_items i join payout_batches b on b.id = i.batch_id where b.halt_reason is distinct from 'frozen_operation'
+                union all select due_at from stripe_events
                 union all select now() from stripe_accounts where stale
                 union all select now() from outbox where sent_at is null
-                union all select now() from payout_runs where status = 'running'
+                union all select now() from payout_runs r where status = 'running'
+                          and not exists (select from payout_batches b where b.run_id = r.id and b.halt_reason = 'frozen_operation')
                 union all select now() from payout_batches where status = 'processing' or halt_reason = 'stripe_key_rejected'
              ) as next (at)",
         )

@@ -5,6 +5,7 @@ use payday::boundary::Boundary;
 use payday::clock::Schedule;
 use payday::earnings::{NewEarning, Place};
 use payday::jobs::Job;
+use payday::payouts::store::jobs;
 use payday_local::stripe_double::{BankSpec, DestinationCharge, Fault, FaultRule, When};
 use payday_tests::world::{cutoff, earning, ready_account};
 use serde_json::json;
@@ -18,15 +19,18 @@ pub enum Story {
     Cycle,
     /// Messages get lost and Stripe is slow.
     LostHints,
+    /// Stripe answers what nobody asked, and a person has to look before the batch goes on.
+    Contradiction,
 }
 
 impl Story {
-    pub const ALL: [Self; 2] = [Self::Cycle, Self::LostHints];
+    pub const ALL: [Self; 3] = [Self::Cycle, Self::LostHints, Self::Contradiction];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Cycle => "a cycle",
             Self::LostHints => "lost hints",
+            Self::Contradiction => "a contradiction",
         }
     }
 
@@ -34,6 +38,7 @@ impl Story {
         match self {
             Self::Cycle => 3,
             Self::LostHints => 25,
+            Self::Contradiction => 1,
         }
     }
 
@@ -41,6 +46,7 @@ impl Story {
         match self {
             Self::Cycle => cycle(machine).await,
             Self::LostHints => lost_hints(machine).await,
+            Self::Contradiction => contradiction(machine).await,
         }
     }
 
@@ -73,13 +79,27 @@ impl Story {
                 "run semimonthly 2026-11-15 completed",
                 "told run_completed",
             ],
+            Self::Contradiction => &[
+                "acct_1 earned in_flight=10000000",
+                "acct_1 needs_review 1000: transfer 1000 payout 1000",
+                "acct_2 earned paid_out=20000000",
+                "acct_2 paid 2000: transfer 2000 payout 2000",
+                "open: transfer frozen of item 1",
+                "run semimonthly 2026-11-15 completed",
+                "told item_needs_a_person",
+                "told run_completed",
+            ],
         }
     }
 
     /// The part of the boundaries for whose sake it is told.
     pub fn is_about(self, boundary: Boundary) -> bool {
         let slow_or_lost = matches!(boundary, Boundary::QueueRunsAgain | Boundary::ProlongLease);
-        slow_or_lost == (self == Self::LostHints)
+        match self {
+            Self::Cycle => !slow_or_lost,
+            Self::LostHints => slow_or_lost,
+            Self::Contradiction => boundary == Boundary::SaveRepliesAndDispatch,
+        }
     }
 }
 
@@ -149,6 +169,23 @@ async fn lost_hints(machine: &mut Machine) {
     machine.lose_the_next_of(CREATE_BATCH);
     machine.lose_the_next_of(PROCESS_CHUNK);
     machine.comes(Delivery::Fired(Schedule::Semimonthly, cutoff()));
+    machine.rest().await;
+    machine.double.settle_payouts();
+    machine.hear(false);
+    machine.rest().await;
+}
+
+async fn contradiction(machine: &mut Machine) {
+    machine.accounts(1..=2);
+    machine.creators(1..=2).await;
+    machine.double.fault(FaultRule::post("/v1/transfers", When::Always, Fault::WrongAmount).for_account("acct_1"));
+    machine.comes(Delivery::Earnings(vec![earning("p1", 1, 1_000), earning("p2", 2, 2_000)]));
+    machine.comes(Delivery::Fired(Schedule::Semimonthly, cutoff()));
+    machine.rest().await;
+    assert_eq!(machine.row("select status, halt_reason from payout_batches").await, "halted frozen_operation");
+    let mut tx = machine.tx().await;
+    jobs::resume(&mut tx, "frozen_operation").await.expect("resumed");
+    tx.commit(Boundary::Outside).await.expect("a commit");
     machine.rest().await;
     machine.double.settle_payouts();
     machine.hear(false);

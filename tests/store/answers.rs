@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use payday::boundary::Boundary;
+use payday::id::BatchId;
 use payday::payouts::store::jobs;
 use payday_local::stripe_double::{Fault, FaultRule, When};
 use payday_tests::stage::{KEY, Stage, impatient};
@@ -123,6 +124,21 @@ async fn a_refused_transfer_gives_the_money_back_and_a_refused_payout_leaves_it_
 }
 
 #[tokio::test]
+async fn a_halt_that_ends_by_itself_gives_way_to_one_that_needs_a_person_and_never_the_other_way_round() {
+    for passing in ["awaiting_funds", "stripe_key_rejected"] {
+        let stage = Stage::new().await;
+        stage.crowd(1, 1_000).await;
+        let batch = BatchId(stage.value("select id from payout_batches").await);
+        let mut tx = stage.tx().await;
+        for (reason, halted) in [(passing, 1), ("frozen_operation", 1), (passing, 0)] {
+            assert_eq!(jobs::halt(&mut tx, batch, reason).await.expect("asked"), halted, "{passing}: {reason}");
+        }
+        tx.commit(Boundary::Outside).await.expect("a commit");
+        assert_eq!(stage.row("select halt_reason from payout_batches").await, "frozen_operation");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_contradicts_what_was_asked_freezes_the_attempt_and_halts_the_batch() {
     for (leg, fault) in [
         ("transfer", Fault::WrongAmount),
@@ -147,7 +163,7 @@ async fn an_answer_that_contradicts_what_was_asked_freezes_the_attempt_and_halts
         stage.later(chrono::Duration::days(2)).await;
         stage.work().await;
         assert_eq!(stage.calls("POST", "/v1/").len(), sent, "nothing of a halted batch is sent");
-        assert_eq!(stage.count("outbox where kind = 'batch_halted'").await, 1);
+        assert_eq!(stage.rows("select kind from outbox order by kind").await, ["batch_halted", "item_needs_a_person"]);
         // A person has looked: the others go on, the frozen one stays.
         let mut tx = stage.tx().await;
         assert_eq!(jobs::resume(&mut tx, "frozen_operation").await.expect("resumed"), 1);

@@ -38,6 +38,10 @@ use crate::rails::stripe::Stripe;
 const GATHER: Duration = Duration::from_millis(100);
 /// With less time than this left, nothing new is dispatched: every send must end inside the handler.
 const TIME_TO_FINISH: Duration = Duration::from_secs(45);
+// Why a batch halts.
+const FROZEN: &str = "frozen_operation";
+const KEY_REJECTED: &str = "stripe_key_rejected";
+const OUT_OF_FUNDS: &str = "awaiting_funds";
 
 /// Pays chunks: what a chunk processor keeps between invocations.
 #[derive(Clone)]
@@ -80,7 +84,7 @@ impl Payer {
         };
         tx.commit(Boundary::ClaimChunk).await?;
 
-        let halted = claim.halt_reason.as_deref().is_some_and(|reason| reason != "awaiting_funds");
+        let halted = claim.halt_reason.as_deref().is_some_and(|reason| reason != OUT_OF_FUNDS);
         let batch = claim.batch_id;
         let orders = Orders::default();
         orders.stop.store(claim.stopped || halted, Ordering::Relaxed);
@@ -170,7 +174,7 @@ impl Work<'_> {
             sending: &self.payer.sending,
             now,
             may_dispatch: !self.orders.must_stop() && clock::monotonic() + TIME_TO_FINISH < self.until,
-            halted_for_funds: self.claim.halt_reason.as_deref() == Some("awaiting_funds"),
+            halted_for_funds: self.claim.halt_reason.as_deref() == Some(OUT_OF_FUNDS),
         };
         let mut plan = plan::settle(loaded, answers, &self.in_flight, &situation)?;
         let asked = plan.asked_again();
@@ -189,6 +193,7 @@ impl Work<'_> {
             }
         }
         chunks::save(&mut tx, &plan.wave, now).await?;
+        self.alert(&mut tx, &plan.consequences).await?;
         tx.commit(Boundary::SaveRepliesAndDispatch).await?;
         self.follow(&plan.consequences).await;
         Ok((calls, plan.more_due))
@@ -208,7 +213,30 @@ impl Work<'_> {
         Ok((0..count).map(|place| Duration::from_millis(u64::try_from(start_ms + place * gap_ms).unwrap_or(0))).collect())
     }
 
-    /// What replies mean beyond their own item: in a transaction of its own, because it locks other batches' rows. If this
+    /// What nobody would meet a second time: a person is called and a contradiction halts the batch together with the answer
+    /// that says so.
+    async fn alert(&self, tx: &mut Tx, consequences: &[(ItemId, Consequence)]) -> Result<()> {
+        let batch = self.claim.batch_id;
+        for id in about(consequences, Consequence::PageSomeone) {
+            let payload = json!({ "itemId": id, "batchId": batch });
+            outbox::put(tx, &format!("page:item:{id}"), "item_needs_a_person", payload).await?;
+        }
+        if !about(consequences, Consequence::Contradiction).is_empty() {
+            self.tell_of_halt(tx, jobs::halt(tx, batch, FROZEN).await?, FROZEN).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell_of_halt(&self, tx: &mut Tx, halted: u64, reason: &str) -> Result<()> {
+        if halted == 0 {
+            return Ok(());
+        }
+        let (batch, key) = (self.claim.batch_id, format!("halted:{reason}:{}:{}", self.claim.run_id, clock::now().timestamp()));
+        tracing::error!(batch = batch.0, reason, "halted");
+        outbox::put(tx, &key, "batch_halted", json!({ "batchId": batch, "reason": reason })).await
+    }
+
+    /// What replies mean beyond their own batch: in a transaction of its own, because it locks other batches' rows. If this
     /// worker dies before it, the next one meets the same refusal.
     async fn follow(&mut self, consequences: &[(ItemId, Consequence)]) {
         if consequences.is_empty() {
@@ -216,9 +244,9 @@ impl Work<'_> {
         }
         let any = |wanted: Consequence| consequences.iter().any(|(_, it)| *it == wanted);
         let halts = [
-            (Consequence::Contradiction, "frozen_operation"),
-            (Consequence::KeyRefused, "stripe_key_rejected"),
-            (Consequence::OutOfFunds, "awaiting_funds"),
+            (Consequence::Contradiction, FROZEN),
+            (Consequence::KeyRefused, KEY_REJECTED),
+            (Consequence::OutOfFunds, OUT_OF_FUNDS),
         ];
         if let Some((consequence, reason)) = halts.into_iter().find(|(consequence, _)| any(*consequence)) {
             self.claim.halt_reason = Some(reason.to_owned());
@@ -233,42 +261,25 @@ impl Work<'_> {
     }
 
     async fn tell_others(&self, consequences: &[(ItemId, Consequence)]) -> Result<()> {
-        let batch = self.claim.batch_id;
         let mut tx = self.payer.db.begin().await?;
         for leg in [Leg::Transfer, Leg::Payout] {
-            if consequences.iter().any(|(_, it)| *it == Consequence::SlowDown(leg)) {
+            if !about(consequences, Consequence::SlowDown(leg)).is_empty() {
                 chunks::slow_down(&mut tx, leg).await?;
             }
         }
-        let about =
-            |wanted: Consequence| consequences.iter().filter(move |(_, it)| *it == wanted).map(|(id, _)| *id).collect::<Vec<_>>();
-        jobs::block_payees(&mut tx, &about(Consequence::BlockPayee), "Stripe does not know the account").await?;
-        for id in about(Consequence::PageSomeone) {
-            outbox::put(&mut tx, &format!("page:item:{id}"), "item_needs_a_person", json!({ "itemId": id, "batchId": batch }))
-                .await?;
-        }
-        let reason = self.claim.halt_reason.as_deref();
-        if let Some(reason) = reason.filter(|_| {
-            !about(Consequence::Contradiction).is_empty()
-                || !about(Consequence::KeyRefused).is_empty()
-                || !about(Consequence::OutOfFunds).is_empty()
-        }) {
-            let halted = if reason == "stripe_key_rejected" {
-                jobs::halt_all(&mut tx, reason).await?
-            } else {
-                jobs::halt(&mut tx, batch, reason).await?
-            };
-            if halted > 0 {
-                outbox::put(
-                    &mut tx,
-                    &format!("halted:{reason}:{}:{}", self.claim.run_id, clock::now().timestamp()),
-                    "batch_halted",
-                    json!({ "batchId": batch, "reason": reason }),
-                )
-                .await?;
-                tracing::error!(batch = batch.0, reason, "halted");
-            }
+        jobs::block_payees(&mut tx, &about(consequences, Consequence::BlockPayee), "Stripe does not know the account").await?;
+        if !about(consequences, Consequence::KeyRefused).is_empty() {
+            let halted = jobs::halt_all(&mut tx, KEY_REJECTED).await?;
+            self.tell_of_halt(&mut tx, halted, KEY_REJECTED).await?;
+        } else if !about(consequences, Consequence::OutOfFunds).is_empty() {
+            let halted = jobs::halt(&mut tx, self.claim.batch_id, OUT_OF_FUNDS).await?;
+            self.tell_of_halt(&mut tx, halted, OUT_OF_FUNDS).await?;
         }
         tx.commit(Boundary::TellOthers).await
     }
+}
+
+/// The items that have a consequence.
+fn about(consequences: &[(ItemId, Consequence)], wanted: Consequence) -> Vec<ItemId> {
+    consequences.iter().filter(|(_, it)| *it == wanted).map(|(id, _)| *id).collect()
 }

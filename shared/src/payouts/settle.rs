@@ -27,7 +27,7 @@ pub enum Consequence {
     SlowDown(Leg),
     /// Stripe does not know the account: the payee is blocked, the batch goes on.
     BlockPayee,
-    /// Stripe dislikes a request it may have run before: a person should know.
+    /// The item waits for a person, or Stripe dislikes a request that it may have run before.
     PageSomeone,
 }
 
@@ -133,6 +133,7 @@ pub fn reply(loaded: &mut Loaded, reply: &Reply, now: DateTime<Utc>, sending: &S
                 waiting_since = loaded.waiting_since.or(Some(now));
                 if waiting_since.is_some_and(|since| now - since > chrono::Duration::days(NOT_AVAILABLE_LIMIT_DAYS)) {
                     postings.extend(loaded.item.apply(Event::NeedsReview)?);
+                    consequences.push(Consequence::PageSomeone);
                 } else {
                     due_at = Some(now + not_available_retry_after(attempt.facts.attempt, sending));
                 }
@@ -162,7 +163,7 @@ pub fn reply(loaded: &mut Loaded, reply: &Reply, now: DateTime<Utc>, sending: &S
             row.stripe_id = stripe_id.clone();
             row.unknown_since = attempt.unknown_since.or(Some(attempt.facts.dispatched_at));
             postings = loaded.item.apply(Event::NeedsReview)?;
-            consequences.push(Consequence::Contradiction);
+            consequences.extend([Consequence::Contradiction, Consequence::PageSomeone]);
         }
     }
     let mut item = item_row(loaded);

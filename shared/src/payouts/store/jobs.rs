@@ -7,10 +7,12 @@ use crate::db::{Tx, query, query_as};
 use crate::error::Result;
 use crate::id::{BatchId, ChunkId, ItemId, RunId};
 
-/// Halts a batch; nothing of it is sent until it is resumed. Zero: it was halted already, or is completed.
+/// Halts a batch; nothing of it is sent until it is resumed. Zero: it was halted already, or is
+/// completed. A contradiction takes the place of a halt that would end by itself.
 pub async fn halt(tx: &mut Tx, batch: BatchId, reason: &str) -> Result<u64> {
     let statement = query(
-        "update payout_batches set status = 'halted', halt_reason = $2, halted_at = now() where id = $1 and status = 'processing'",
+        "update payout_batches set status = 'halted', halt_reason = $2, halted_at = now()
+         where id = $1 and (status = 'processing' or $2 = 'frozen_operation' and halt_reason in ('awaiting_funds', 'stripe_key_rejected'))",
     );
     Ok(tx.run(statement.bind(batch).bind(reason.to_owned())).await?.rows_affected())
 }
