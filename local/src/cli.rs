@@ -44,6 +44,9 @@ pub enum Command {
     },
     /// Plant known bugs one at a time in a copy, and tell which test or seed catches each; takes minutes
     Mutants {
+        /// Only see whether each still fits the code; takes a second
+        #[arg(long)]
+        check: bool,
         /// Only these, by the names of their files in tests/mutants [default: all]
         #[arg(value_name = "NAME")]
         names: Vec<String>,

@@ -39,7 +39,7 @@ async fn run(cli: Cli) -> u8 {
         Command::Fire(args) => command::fire(&folder, &args.name, args.at).await,
         Command::Verify(args) => command::verify(&folder, args.database_url.as_deref()).await,
         Command::Test { arguments } => command::test(&arguments),
-        Command::Mutants { names } => command::mutants(&names),
+        Command::Mutants { check, names } => command::mutants(check, &names),
         Command::Reset => command::reset(&folder).await,
         Command::Run(args) => match args.stripe.choose() {
             Ok(stripe) => {

@@ -10,10 +10,11 @@ use super::{DONE, FAILED, WRONG_USE, build, repository};
 use crate::console::{note, say};
 
 /// Who may catch a mutant, the quickest first: a name, and what cargo runs.
-const CATCHERS: [(&str, &[&str]); 3] = [
+const CATCHERS: [(&str, &[&str]); 4] = [
     ("simulation", &["test", "--quiet", "--package", "payday-simulation"]),
     ("rules", &["test", "--quiet", "--package", "payday", "--lib"]),
     ("database", &["test", "--quiet", "--package", "payday-tests", "--test", "store"]),
+    ("crash matrix", &["test", "--quiet", "--package", "payday-tests", "--test", "matrix"]),
 ];
 
 struct Mutant {
@@ -34,12 +35,13 @@ enum Problem {
     Io { what: String, source: std::io::Error },
 }
 
-/// `names`: only these; none: all. Results go to standard output as lines of a table.
-pub fn mutants(names: &[String]) -> u8 {
-    match plant(&repository(), names) {
+/// `check`: only whether each fits the code. `names`: only these; none: all. Results go to standard output as lines of a table.
+pub fn mutants(check: bool, names: &[String]) -> u8 {
+    let repository = repository();
+    match chosen(&repository, names).and_then(|mutants| if check { fit(&repository, &mutants) } else { plant(&repository, &mutants) }) {
         Ok(0) => DONE,
         Ok(survivors) => {
-            note(&format!("{survivors} not caught"));
+            note(&format!("{survivors} of them {}", if check { "do not fit: make their diffs anew" } else { "not caught" }));
             FAILED
         }
         Err(problem) => {
@@ -49,8 +51,21 @@ pub fn mutants(names: &[String]) -> u8 {
     }
 }
 
-fn plant(repository: &Path, names: &[String]) -> Result<usize, Problem> {
-    let mutants = chosen(all(repository)?, names)?;
+/// How many do not fit the code.
+fn fit(repository: &Path, mutants: &[Mutant]) -> Result<usize, Problem> {
+    let mut unfit = 0;
+    for mutant in mutants {
+        let tried = run(Command::new("git").current_dir(repository).args(["apply", "--check"]).arg(&mutant.patch))?;
+        if !tried.status.success() {
+            note(&format!("{}: {}", mutant.name, String::from_utf8_lossy(&tried.stderr).trim()));
+            unfit += 1;
+        }
+    }
+    Ok(unfit)
+}
+
+/// How many nobody caught.
+fn plant(repository: &Path, mutants: &[Mutant]) -> Result<usize, Problem> {
     let tree = repository.join("target/mutants/tree");
     say("| mutant | the bug | caught by |\n|---|---|---|");
     let mut survivors = 0;
@@ -86,7 +101,8 @@ fn all(repository: &Path) -> Result<Vec<Mutant>, Problem> {
     Ok(all)
 }
 
-fn chosen(all: Vec<Mutant>, names: &[String]) -> Result<Vec<Mutant>, Problem> {
+fn chosen(repository: &Path, names: &[String]) -> Result<Vec<Mutant>, Problem> {
+    let all = all(repository)?;
     if let Some(unknown) = names.iter().find(|name| !all.iter().any(|mutant| mutant.name == **name)) {
         let known: Vec<&str> = all.iter().map(|mutant| mutant.name.as_str()).collect();
         return Err(Problem::Unknown(unknown.clone(), known.join(", ")));
