@@ -358,3 +358,23 @@ async fn what_is_foreseen_before_holds_are_booked_is_what_the_batch_then_pays() 
     assert_eq!(world.rows(paid).await, foreseen);
     world.audit().await;
 }
+
+#[tokio::test]
+async fn an_item_s_chunk_is_one_of_its_batch_and_stays() {
+    let world = World::new().await;
+    crowd(&world, 1).await;
+    world.batches().await;
+    let another_in = |chunk: &str| {
+        format!(
+            "insert into payout_items (batch_id, chunk_id, creator_id, currency, idempotency_key, amount_minor, transfer_minor, connected_minor, payout_minor, account)
+             select batch_id, {chunk}, gen_random_uuid(), currency, 'another', 1, 1, 0, 1, account from payout_items"
+        )
+    };
+    let refusal = world.refusal(another_in("chunk_id + 1")).await;
+    assert!(refusal.contains("not one of its batch"), "{refusal}");
+    world.run(another_in("chunk_id")).await;
+    for removal in ["delete from payout_chunks", "truncate payout_chunks"] {
+        let refusal = world.refusal(removal).await;
+        assert!(refusal.contains("chunks stay"), "{removal}: {refusal}");
+    }
+}
