@@ -89,7 +89,7 @@ async fn play_one(case: &Case, place: &mut Option<Place>) -> Ended {
         mine.renew().await;
         let mut machine = Machine::new(mine, plan.clone(), case.story.chunk_size()).await;
         Box::pin(case.story.happens(&mut machine)).await;
-        machine.audit().await;
+        case.story.audit(&machine).await;
         assert_eq!(end_of(&machine).await, case.story.end());
         machine.leave().await
     };

@@ -92,6 +92,16 @@ impl Story {
         }
     }
 
+    /// That the books and Stripe agree, except on a contradiction.
+    pub async fn audit(self, machine: &Machine) {
+        if self == Self::Contradiction {
+            machine.world.audit().await;
+            machine.audit_double();
+        } else {
+            machine.audit().await;
+        }
+    }
+
     /// The part of the boundaries for whose sake it is told.
     pub fn is_about(self, boundary: Boundary) -> bool {
         let slow_or_lost = matches!(boundary, Boundary::QueueRunsAgain | Boundary::ProlongLease);

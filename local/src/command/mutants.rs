@@ -38,7 +38,9 @@ enum Problem {
 /// `check`: only whether each fits the code. `names`: only these; none: all. Results go to standard output as lines of a table.
 pub fn mutants(check: bool, names: &[String]) -> u8 {
     let repository = repository();
-    match chosen(&repository, names).and_then(|mutants| if check { fit(&repository, &mutants) } else { plant(&repository, &mutants) }) {
+    match chosen(&repository, names)
+        .and_then(|mutants| if check { fit(&repository, &mutants) } else { plant(&repository, &mutants) })
+    {
         Ok(0) => DONE,
         Ok(survivors) => {
             note(&format!("{survivors} of them {}", if check { "do not fit: make their diffs anew" } else { "not caught" }));

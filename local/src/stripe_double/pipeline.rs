@@ -160,7 +160,8 @@ pub(super) async fn process(inner: Arc<Inner>, request: Incoming) -> Reply {
             let mut headers = common_headers(&request, &request_id);
             headers.push(("idempotent-replayed", "true".to_owned()));
             headers.push(("original-request", saved.request_id));
-            Reply::Answer(Answer { status: saved.status, html: false, body: saved.body, headers })
+            let bent = fault.as_ref().filter(|_| saved.status < 300).and_then(|fault| fault.bend(&saved.body));
+            Reply::Answer(Answer { status: saved.status, html: false, body: bent.map_or(saved.body, Into::into), headers })
         }
         Entry::Go(entered) => inner.with(|state| run(state, number, &request, &request_id, entered, fault.as_ref())),
     };

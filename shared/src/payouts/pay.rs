@@ -222,7 +222,8 @@ impl Work<'_> {
             outbox::put(tx, &format!("page:item:{id}"), "item_needs_a_person", payload).await?;
         }
         if !about(consequences, Consequence::Contradiction).is_empty() {
-            self.tell_of_halt(tx, jobs::halt(tx, batch, FROZEN).await?, FROZEN).await?;
+            let halted = jobs::halt(tx, batch, FROZEN).await?;
+            self.tell_of_halt(tx, halted, FROZEN).await?;
         }
         Ok(())
     }
