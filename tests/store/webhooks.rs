@@ -437,6 +437,16 @@ async fn descriptions_of_an_account_in_any_order_leave_the_newest() {
     assert_eq!(enabled().await, "false false", "an older description");
     stage.take_in(&described("evt_3", "2026-11-03T00:00:00Z", true)).await;
     assert_eq!(enabled().await, "true false");
+    // That it is to be read again is not forgotten over a description from before.
+    stage.double.update_account("acct_1", |account| account.past_due = vec!["x".to_owned()]);
+    let other_bank = json!({ "id": "evt_bank", "type": "account.external_account.updated", "account": "acct_1", "created": at("2026-11-05T00:00:00Z").timestamp(), "livemode": false, "data": { "object": {} } });
+    stage.take_in(&other_bank).await;
+    stage.take_in(&described("evt_late", "2026-11-03T00:00:00Z", true)).await;
+    stage.take_in(&described("evt_later", "2026-11-04T00:00:00Z", true)).await;
+    assert_eq!(enabled().await, "true true");
+    payday::payees::read_stale(&stage.db, &stage.payer.stripe).await.expect("read");
+    assert_eq!(stage.row("select past_due, stale from stripe_accounts").await, "true false");
+    stage.run("update stripe_accounts set state_at = '2026-11-03T00:00:00Z'").await;
     // Two of one second cannot be ordered: the account is read again, and what it says counts.
     stage.double.update_account("acct_1", |account| account.past_due = vec!["x".to_owned()]);
     stage.take_in(&described("evt_4", "2026-11-03T00:00:00Z", false)).await;

@@ -4,7 +4,7 @@
 pub mod import;
 pub mod store;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use uuid::Uuid;
 
 use crate::boundary::Boundary;
@@ -20,7 +20,7 @@ pub async fn read_stale(db: &Db, stripe: &Stripe) -> Result<()> {
     drop(tx);
     for (payee, id) in stale {
         // Asked before it is read: an event that comes meanwhile is newer and wins.
-        let at = clock::now();
+        let at = clock::now().trunc_subsecs(0);
         let account = match stripe.account(&id).await {
             Ok(account) => account,
             Err(error) => {
@@ -30,7 +30,16 @@ pub async fn read_stale(db: &Db, stripe: &Stripe) -> Result<()> {
         };
         let mut tx = db.begin().await?;
         match account {
-            Some(account) => describe(&mut tx, payee, account, at).await?,
+            Some(account) => {
+                // An event that came while we asked may be the newer. Of the same second it cannot be told: asked once more.
+                let known_from = store::by_account(&mut tx, &id).await?.map(|(_, state_at)| state_at);
+                if known_from.is_some_and(|known_from| known_from <= at) {
+                    describe(&mut tx, payee, account, at).await?;
+                }
+                if known_from.is_some_and(|known_from| known_from < at) {
+                    store::mark_read(&mut tx, &id).await?;
+                }
+            }
             None => {
                 store::deauthorize(&mut tx, &id, at).await?;
                 store::mark_read(&mut tx, &id).await?;

@@ -55,7 +55,7 @@ pub async fn describe(tx: &mut Tx, accounts: &[(Uuid, Account)], at: DateTime<Ut
                     when a.account <> excluded.account or a.destination <> excluded.destination then excluded.state_at
                     else a.destination_changed_at end,
                 deauthorized_at = case when a.account <> excluded.account then null else a.deauthorized_at end,
-                state_at = excluded.state_at, stale = false, updated_at = now()",
+                state_at = excluded.state_at, updated_at = now()",
         )
         .bind(rows.iter().map(|(id, _)| *id).collect::<Vec<_>>())
         .bind(rows.iter().map(|(_, it)| it.id.clone()).collect::<Vec<_>>())
