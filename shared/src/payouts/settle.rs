@@ -231,7 +231,7 @@ pub fn lookup(loaded: &mut Loaded, lookup: &Lookup, now: DateTime<Utc>, sending:
         Lookup::Found(found) if is_open => reply(loaded, &Reply::bare(found_outcome(loaded, &attempt, found)), now, sending),
         Lookup::Found(found) if is_live(&attempt, found) => Ok(Some(live_after_all(loaded, &attempt, &found.stripe_id))),
         Lookup::Found(_) | Lookup::Nothing => Ok(Some(missed(loaded, &attempt, now, sending))),
-        Lookup::NoAccount => account_gone(loaded, &attempt, now).map(Some),
+        Lookup::NoAccount => Ok(account_gone(loaded, &attempt, now)),
         Lookup::Unanswered => Ok(Some(unanswered(loaded, &attempt, now))),
     }
 }
@@ -281,8 +281,9 @@ fn missed(loaded: &Loaded, attempt: &LoadedOperation, now: DateTime<Utc>, sendin
 }
 
 /// Nobody can be asked any more, neither by sending again nor by looking: a person decides.
-fn account_gone(loaded: &mut Loaded, attempt: &LoadedOperation, now: DateTime<Utc>) -> Result<Settled, Illegal> {
-    let postings = loaded.item.apply(Event::NeedsReview)?;
+/// `None`: a person has it already, or the item is over; the answer of a worker that tells twice is no reason to fail.
+fn account_gone(loaded: &mut Loaded, attempt: &LoadedOperation, now: DateTime<Utc>) -> Option<Settled> {
+    let postings = loaded.item.apply(Event::NeedsReview).ok()?;
     let mut operation = OperationUpdate { lookups: attempt.lookups + 1, ..unchanged(attempt) };
     if attempt.facts.state.is_open() {
         operation.state = State::Unresolved;
@@ -292,7 +293,7 @@ fn account_gone(loaded: &mut Loaded, attempt: &LoadedOperation, now: DateTime<Ut
     item.failure_code = Some("account_gone".to_owned());
     item.failure_reason =
         Some("The connected account has left the platform; what became of its payment cannot be asked.".to_owned());
-    Ok(Settled { item, operation, postings, consequences: vec![Consequence::PageSomeone] })
+    Some(Settled { item, operation, postings, consequences: vec![Consequence::PageSomeone] })
 }
 
 /// Nothing is known: ask again later.
