@@ -127,6 +127,31 @@ async fn news_that_overtake_the_answer_and_the_answer_agree() {
     stage.audit().await;
 }
 
+/// The object that a lookup found is the one that a webhook told of while Stripe was asked: no second one.
+#[tokio::test]
+async fn a_lookup_that_a_webhook_overtakes_contradicts_nothing() {
+    let latency_by_endpoint = vec![("GET /v1/payouts".to_owned(), 800)];
+    let stage = Stage::with(StripeDoubleOptions { latency_by_endpoint, ..StripeDoubleOptions::default() }).await;
+    stage.double.fault(FaultRule::post("/v1/payouts", When::Nth(1), Fault::ExecuteThen500));
+    let chunk = stage.crowd(1, 1_000).await[0];
+    stage.process(chunk).await.expect("worked");
+    assert_eq!(stage.statuses().await, "paying_out=1");
+    stage.later(Span::seconds(2)).await;
+    let lookups = || stage.calls("GET", "/v1/payouts").len();
+    let before = lookups();
+    let news = async {
+        while lookups() == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stage.hear().await;
+    };
+    let (worked, ()) = tokio::join!(stage.process(chunk), news);
+    worked.expect("worked");
+    assert_eq!(stage.statuses().await, "in_transit=1");
+    assert_eq!(stage.row("select status, halt_reason from payout_batches").await, "completed -");
+    stage.audit().await;
+}
+
 /// The worker has to wait for the item because a webhook has it, and must then see what the webhook did.
 #[tokio::test]
 async fn an_answer_that_waited_for_a_webhook_s_lock_is_settled_by_what_the_webhook_left() {
