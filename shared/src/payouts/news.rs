@@ -61,6 +61,10 @@ pub fn payout(mut it: Loaded, attempt: OperationId, news: &PayoutNews) -> Result
         row.state = State::Accepted;
         row.unknown_since = None;
     }
+    // What a person is to decide about is not decided by news meanwhile; they wait, and are not lost.
+    if it.item.status == Status::NeedsReview && matches!(status, "paid" | "failed" | "canceled") && row.state == State::Accepted {
+        return Ok(Verdict::Person(format!("{id} is {status}, and item {} waits for a person", it.item.id)));
+    }
     let event = match (status, row.state, it.item.status) {
         ("paid", State::Accepted, Status::InTransit) => Some(Event::PayoutPaid),
         // It was paid before the bank sent it back; the news come in the wrong order.
@@ -152,4 +156,79 @@ pub fn reversed(
 
 fn accepted(id: &str) -> Accepted {
     Accepted { stripe_id: id.to_owned(), status: None, arrival_on: None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ItemId;
+    use crate::money::Currency;
+    use crate::payouts::item::Item;
+    use crate::payouts::operation::Operation;
+    use crate::payouts::wave::LoadedOperation;
+
+    #[test]
+    fn news_of_a_payment_that_a_person_is_to_decide_about_wait_for_the_person() {
+        let sent_at = DateTime::from_timestamp(1_800_000_000, 0).expect("an instant");
+        let item = Item {
+            id: ItemId(7),
+            payee: uuid::Uuid::nil(),
+            currency: Currency::USD,
+            status: Status::NeedsReview,
+            amount_minor: 1_000,
+            transfer_minor: 0,
+            connected_minor: 1_000,
+            payout_minor: 1_000,
+            transfer_attempt: 0,
+            payout_attempt: 1,
+            connected_moved: true,
+            retries: 0,
+        };
+        let facts = Operation {
+            leg: Leg::Payout,
+            attempt: 1,
+            state: State::Accepted,
+            first_dispatched_at: sent_at,
+            dispatched_at: sent_at,
+            sends: 1,
+            look_up: false,
+            cleared: false,
+        };
+        let operation = LoadedOperation {
+            id: OperationId(1),
+            facts,
+            key: "key".to_owned(),
+            account: "acct_1".to_owned(),
+            body: String::new(),
+            lookups: 0,
+            unknown_since: None,
+        };
+        let loaded = Loaded {
+            was: item.status,
+            item,
+            key: "key".to_owned(),
+            account: "acct_1".to_owned(),
+            destination: None,
+            failure_code: Some("second_object".to_owned()),
+            failure_reason: None,
+            due_at: None,
+            waiting_since: None,
+            operation: Some(operation),
+            stripe_ids: vec!["po_1".to_owned()],
+        };
+        for (status, waits) in [("in_transit", false), ("paid", true), ("failed", true), ("canceled", true)] {
+            let news = PayoutNews {
+                stripe_id: "po_1".to_owned(),
+                amount_minor: Some(1_000),
+                currency: Some("usd".to_owned()),
+                status: status.to_owned(),
+                failure_code: None,
+                failure_message: None,
+                arrival_on: None,
+                destination_changed_at: None,
+            };
+            let verdict = payout(loaded.clone(), OperationId(1), &news).expect("a legal event");
+            assert_eq!(matches!(verdict, Verdict::Person(_)), waits, "{status}: {verdict:?}");
+        }
+    }
 }
