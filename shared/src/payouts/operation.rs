@@ -169,11 +169,12 @@ pub fn state_after(outcome: &Outcome) -> State {
 }
 
 /// When to come back to an attempt that is unknown: after one second, then ever longer up to thirty; once it is half an
-/// hour old, after a twentieth of its age, so that a day's outage is not a day's hammering.
+/// hour old, after a twentieth of its age, so that a day's outage is not a day's hammering; never more than an hour, however
+/// long ago the payment was.
 pub fn unknown_retry_after(sends_and_lookups: i32, age: Duration) -> Duration {
     let doublings = u32::try_from(sends_and_lookups.saturating_sub(1).clamp(0, 5)).unwrap_or(5);
     let early = Duration::seconds((1_i64 << doublings).min(30));
-    if age > Duration::minutes(30) { early.max(age / 20) } else { early }
+    if age > Duration::minutes(30) { early.max((age / 20).min(Duration::hours(1))) } else { early }
 }
 
 /// When to send again what was not run.
@@ -285,6 +286,7 @@ mod tests {
     fn unknown_attempts_are_asked_about_after_a_second_then_ever_more_rarely() {
         let seconds: Vec<i64> = (1..=8).map(|times| unknown_retry_after(times, Duration::minutes(1)).num_seconds()).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 30, 30, 30]);
-        assert_eq!(unknown_retry_after(8, Duration::hours(20)).num_minutes(), 60);
+        assert_eq!(unknown_retry_after(8, Duration::hours(10)).num_minutes(), 30);
+        assert_eq!(unknown_retry_after(8, Duration::days(90)).num_minutes(), 60);
     }
 }
