@@ -37,11 +37,8 @@ pub enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
         arguments: Vec<OsString>,
     },
-    /// Not built yet: seeded random schedules of faults against the rules of money
-    Sim {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
-        arguments: Vec<OsString>,
-    },
+    /// Live seeded histories in which everything goes wrong that can; a rule that breaks is shrunk to the steps that matter
+    Sim(Sim),
     /// Plant known bugs one at a time in a copy, and tell which test or seed catches each; takes minutes
     Mutants {
         /// Only see whether each still fits the code; takes a second
@@ -137,6 +134,16 @@ pub struct Verify {
     /// The database [default: that of a running `up`, else the kept ones of `up`, `demo` and `run --keep`]
     #[arg(long, env = "DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub database_url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Sim {
+    /// How many histories
+    #[arg(long, value_name = "NUMBER", default_value_t = 10_000)]
+    pub seeds: u64,
+    /// The first seed; with `--seeds 1` it is lived again alone
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub from: u64,
 }
 
 #[derive(Debug, Args)]

@@ -68,9 +68,6 @@ async fn run(cli: Cli) -> u8 {
             let cli::Bench { large, only, as_built } = args;
             command::bench(command::Bench { folder, large, only, as_built }).await
         }
-        Command::Sim { .. } => {
-            note("The seeded simulation is not built yet; the fault scenarios run in `cargo payday test`.");
-            FAILED
-        }
+        Command::Sim(cli::Sim { seeds, from }) => command::sim(seeds, from),
     }
 }

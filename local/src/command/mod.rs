@@ -7,6 +7,7 @@ mod fire;
 mod mutants;
 mod reset;
 pub mod run;
+mod sim;
 mod test;
 pub mod up;
 mod verify;
@@ -15,6 +16,7 @@ pub use bench::{Bench, bench};
 pub use fire::fire;
 pub use mutants::mutants;
 pub use reset::reset;
+pub use sim::sim;
 pub use test::test;
 pub use verify::verify;
 
