@@ -199,6 +199,7 @@ impl Worker {
             }
         }
         world.save(&plan.wave)?;
+        self.alert(world, &plan.consequences);
         if luck == Luck::AnswerLost {
             return Ok(Led::On);
         }
@@ -235,28 +236,41 @@ impl Worker {
         self.consequences = consequences;
     }
 
+    /// Within the commit that saves the answers.
+    fn alert(&self, world: &mut World, consequences: &[(ItemId, Consequence)]) {
+        for (item, _) in consequences.iter().filter(|(_, it)| *it == Consequence::PageSomeone) {
+            world.tables.outbox.insert(format!("page:item:{item}"));
+        }
+        if consequences.iter().any(|(_, it)| *it == Consequence::Contradiction) {
+            self.halt(world, "frozen_operation");
+        }
+    }
+
     fn tell_others(&self, world: &mut World) {
-        let Some(claim) = &self.claim else { return };
-        let mut halts = false;
         for (item, consequence) in &self.consequences {
             match consequence {
                 Consequence::SlowDown(leg) => world.tables.slow_down(*leg, world.now),
                 Consequence::BlockPayee => world.tables.block_payee_of(*item, "Stripe does not know the account"),
-                Consequence::PageSomeone => {
-                    world.tables.outbox.insert(format!("page:item:{item}"));
-                }
-                Consequence::Contradiction | Consequence::KeyRefused | Consequence::OutOfFunds => halts = true,
+                _ => {}
             }
         }
-        if let Some(reason) = claim.halt_reason.filter(|_| halts) {
-            let halted = match reason {
-                "stripe_key_rejected" => world.tables.halt_all(reason),
-                _ => world.tables.halt(claim.batch, reason),
-            };
-            if halted {
-                world.counts.add("halted", reason);
-                world.tables.outbox.insert(format!("halted:{reason}:{}:{}", claim.run, world.now.timestamp()));
-            }
+        let any = |wanted: Consequence| self.consequences.iter().any(|(_, it)| *it == wanted);
+        if any(Consequence::KeyRefused) {
+            self.halt(world, "stripe_key_rejected");
+        } else if any(Consequence::OutOfFunds) {
+            self.halt(world, "awaiting_funds");
+        }
+    }
+
+    fn halt(&self, world: &mut World, reason: &'static str) {
+        let Some(claim) = &self.claim else { return };
+        let halted = match reason {
+            "stripe_key_rejected" => world.tables.halt_all(reason),
+            _ => world.tables.halt(claim.batch, reason),
+        };
+        if halted {
+            world.counts.add("halted", reason);
+            world.tables.outbox.insert(format!("halted:{reason}:{}:{}", claim.run, world.now.timestamp()));
         }
     }
 

@@ -16,7 +16,9 @@ impl Tables {
     /// Halts a batch that is being processed; whether it was.
     pub fn halt(&mut self, batch: BatchId, reason: &'static str) -> bool {
         let row = &mut self.batches[place(batch.0)];
-        let halts = !row.completed && row.halt_reason.is_none();
+        let ends_by_itself = |reason| ["awaiting_funds", "stripe_key_rejected"].contains(&reason);
+        let gives_way = reason == "frozen_operation" && row.halt_reason.is_some_and(ends_by_itself);
+        let halts = !row.completed && (row.halt_reason.is_none() || gives_way);
         if halts {
             row.halt_reason = Some(reason);
         }
