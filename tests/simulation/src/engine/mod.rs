@@ -40,7 +40,7 @@ pub enum Led {
 pub enum Work {
     Pay(Box<Worker>),
     Create(Creator),
-    Sweep(Sweeper),
+    Sweep(Box<Sweeper>),
 }
 
 /// A running function.

@@ -91,7 +91,7 @@ impl World {
     }
 
     fn start(&mut self, job: Sweeper) -> Result<(), Breach> {
-        self.actors.push(Actor::new(Work::Sweep(job), None, Duration::zero(), self.now));
+        self.actors.push(Actor::new(Work::Sweep(Box::new(job)), None, Duration::zero(), self.now));
         self.run(AT_ONCE)
     }
 

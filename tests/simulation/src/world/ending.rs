@@ -71,7 +71,7 @@ impl World {
     }
 
     fn sweep(&mut self) -> Result<(), Breach> {
-        self.actors.push(Actor::new(Work::Sweep(Sweeper::sweep()), None, Duration::zero(), self.now));
+        self.actors.push(Actor::new(Work::Sweep(Box::new(Sweeper::sweep())), None, Duration::zero(), self.now));
         self.run(2_000)
     }
 
