@@ -11,8 +11,8 @@ use crate::console::{note, say};
 
 /// Who may catch a mutant, the quickest first: a name, and what cargo runs.
 const CATCHERS: [(&str, &[&str]); 4] = [
-    ("simulation", &["test", "--quiet", "--package", "payday-simulation"]),
     ("rules", &["test", "--quiet", "--package", "payday", "--lib"]),
+    ("simulation", &["test", "--quiet", "--package", "payday-simulation"]),
     ("database", &["test", "--quiet", "--package", "payday-tests", "--test", "store"]),
     ("crash matrix", &["test", "--quiet", "--package", "payday-tests", "--test", "matrix"]),
 ];
