@@ -305,6 +305,28 @@ async fn a_refused_payout_goes_out_again_by_a_new_payout_once_the_bank_account_i
     }
 }
 
+#[tokio::test]
+async fn a_bank_account_that_is_another_before_the_refusal_of_the_first_is_told_is_paid_all_the_same() {
+    let stage = Stage::new().await;
+    stage.crowd(1, 1_000).await;
+    stage.work().await;
+    let payout = stage.double.payouts().remove(0);
+    stage.later(Span::days(3)).await;
+    stage.double.fail_payout(&payout.id, "account_closed");
+    stage.double.update_account("acct_1", |account| {
+        account.banks = vec![BankSpec { fingerprint: "another bank".to_owned(), ..BankSpec::default() }];
+    });
+    for kind in ["account.updated", "payout.failed"] {
+        stage.take_in(&events_of(&stage, "acct_1", kind)).await;
+    }
+    stage.finish().await;
+    stage.double.settle_payouts();
+    stage.hear().await;
+    assert_eq!(stage.statuses().await, "paid=1");
+    assert_eq!(stage.operations("1").await, ["transfer.1 accepted 1", "payout.1 returned 1", "payout.2 accepted 1"]);
+    stage.audit().await;
+}
+
 type Change = fn(&mut Value);
 
 #[tokio::test]

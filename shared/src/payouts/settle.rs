@@ -230,7 +230,9 @@ pub fn lookup(loaded: &mut Loaded, lookup: &Lookup, now: DateTime<Utc>, sending:
     match lookup {
         Lookup::Found(found) if is_open => reply(loaded, &Reply::bare(found_outcome(loaded, &attempt, found)), now, sending),
         // A webhook told of it while we asked.
-        Lookup::Found(found) if attempt.facts.state == State::Accepted && loaded.stripe_ids.contains(&found.stripe_id) => Ok(None),
+        Lookup::Found(found) if attempt.facts.state == State::Accepted && loaded.stripe_ids.contains(&found.stripe_id) => {
+            Ok(None)
+        }
         Lookup::Found(found) if is_live(&attempt, found) => Ok(Some(live_after_all(loaded, &attempt, &found.stripe_id))),
         Lookup::Found(_) | Lookup::Nothing => Ok(Some(missed(loaded, &attempt, now, sending))),
         Lookup::NoAccount => Ok(account_gone(loaded, &attempt, now)),

@@ -44,7 +44,8 @@ struct Progress {
 impl Progress {
     fn tell(&self, done: u64) {
         let Ok(mut told) = self.told.try_lock() else { return };
-        let (every, end) = if stderr().is_terminal() { (Duration::from_millis(200), '\r') } else { (Duration::from_secs(10), '\n') };
+        let (every, end) =
+            if stderr().is_terminal() { (Duration::from_millis(200), '\r') } else { (Duration::from_secs(10), '\n') };
         if told.elapsed() < every {
             return;
         }

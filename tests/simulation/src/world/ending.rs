@@ -195,10 +195,8 @@ impl World {
             let Some(object) = self.stripe.objects.iter().find(|object| object.id == *id) else { continue };
             let waits_for_a_person = self.tables.item(it.item).is_some_and(|row| row.item.status == Status::NeedsReview);
             let reversed = object.kind == Kind::Transfer && object.reversed != it.reversed_minor;
-            let returned = object.kind == Kind::Payout
-                && it.state == State::Accepted
-                && object.live() == 0
-                && !waits_for_a_person;
+            let returned =
+                object.kind == Kind::Payout && it.state == State::Accepted && object.live() == 0 && !waits_for_a_person;
             if reversed || returned {
                 return Err(Breach::new("Stripe's sums are the ledger's", format!("{it:?} against {object:?}")));
             }
