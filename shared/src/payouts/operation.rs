@@ -174,7 +174,8 @@ pub fn state_after(outcome: &Outcome) -> State {
 pub fn unknown_retry_after(sends_and_lookups: i32, age: Duration) -> Duration {
     let doublings = u32::try_from(sends_and_lookups.saturating_sub(1).clamp(0, 5)).unwrap_or(5);
     let early = Duration::seconds((1_i64 << doublings).min(30));
-    if age > Duration::minutes(30) { early.max((age / 20).min(Duration::hours(1))) } else { early }
+    let late = Duration::seconds(age.num_seconds() / 20).min(Duration::hours(1));
+    if age > Duration::minutes(30) { early.max(late) } else { early }
 }
 
 /// When to send again what was not run.
