@@ -145,7 +145,8 @@ pub async fn create_batches(tx: &mut Tx, run: &Run, policy: &Policy, chunk_size:
 
     let chunks = query(
         "insert into payout_chunks (batch_id, ordinal)
-         select b.id, o.ordinal from payout_batches b, lateral generate_series(0, (b.items - 1) / $2) as o (ordinal) where b.run_id = $1",
+         select b.id, o.ordinal from payout_batches b, lateral generate_series(0, (b.items - 1) / $2) as o (ordinal) where b.run_id = $1
+         order by b.id, o.ordinal",
     );
     tx.run(chunks.bind(run.id).bind(chunk_size)).await?;
 
