@@ -29,23 +29,25 @@ pub async fn read_stale(db: &Db, stripe: &Stripe) -> Result<()> {
             }
         };
         let mut tx = db.begin().await?;
-        match account {
-            Some(account) => {
-                // An event that came while we asked may be the newer. Of the same second it cannot be told: asked once more.
-                let known_from = store::by_account(&mut tx, &id).await?.map(|(_, state_at)| state_at);
-                if known_from.is_some_and(|known_from| known_from <= at) {
-                    describe(&mut tx, payee, account, at).await?;
-                }
-                if known_from.is_some_and(|known_from| known_from < at) {
-                    store::mark_read(&mut tx, &id).await?;
-                }
-            }
-            None => {
-                store::deauthorize(&mut tx, &id, at).await?;
-                store::mark_read(&mut tx, &id).await?;
-            }
-        }
+        was_read(&mut tx, payee, &id, account, at).await?;
         tx.commit(Boundary::DescribeAccount).await?;
+    }
+    Ok(())
+}
+
+/// Records what Stripe said of an account when it was asked at an instant; `None`: it knows none such.
+pub async fn was_read(tx: &mut Tx, payee: Uuid, id: &str, account: Option<Account>, at: DateTime<Utc>) -> Result<()> {
+    let Some(account) = account else {
+        store::deauthorize(tx, id, at).await?;
+        return store::mark_read(tx, id).await;
+    };
+    // An event that came while we asked may be the newer. Of the same second it cannot be told: asked once more.
+    let known_from = store::by_account(tx, id).await?.map(|(_, state_at)| state_at);
+    if known_from.is_some_and(|known_from| known_from <= at) {
+        describe(tx, payee, account, at).await?;
+    }
+    if known_from.is_some_and(|known_from| known_from < at) {
+        store::mark_read(tx, id).await?;
     }
     Ok(())
 }

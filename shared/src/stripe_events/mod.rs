@@ -153,16 +153,21 @@ pub async fn retry_waiting(db: &Db, policy: &Policy) -> Result<u64> {
     drop(tx);
     let mut found = 0;
     for id in due {
-        let mut tx = db.begin().await?;
-        let Some((payload, tries)) = store::lock_waiting(&mut tx, &id).await? else { continue };
-        let event: Event = serde_json::from_value(payload)
-            .map_err(|error| Error::internal("A stored event cannot be read.").with_source(error))?;
-        let effect = apply(&mut tx, policy, &event).await?;
-        found += u64::from(!matches!(effect, Effect::Waiting(_)));
-        store::finish(&mut tx, &id, &effect, tries + 1).await?;
-        tx.commit(Boundary::ApplyWaitingEvent).await?;
+        found += u64::from(retry(db, policy, &id).await?);
     }
     Ok(found)
+}
+
+/// Tries one of them again; whether it found what it was waiting for.
+pub async fn retry(db: &Db, policy: &Policy, id: &str) -> Result<bool> {
+    let mut tx = db.begin().await?;
+    let Some((payload, tries)) = store::lock_waiting(&mut tx, id).await? else { return Ok(false) };
+    let event: Event = serde_json::from_value(payload)
+        .map_err(|error| Error::internal("A stored event cannot be read.").with_source(error))?;
+    let effect = apply(&mut tx, policy, &event).await?;
+    store::finish(&mut tx, id, &effect, tries + 1).await?;
+    tx.commit(Boundary::ApplyWaitingEvent).await?;
+    Ok(!matches!(effect, Effect::Waiting(_)))
 }
 
 async fn apply(tx: &mut Tx, policy: &Policy, event: &Event) -> Result<Effect> {
