@@ -11,9 +11,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
+#[cfg(debug_assertions)]
+tokio::task_local! {
+    static PRETENDED: DateTime<Utc>;
+}
+
+/// Lets it be that instant for whatever runs meanwhile: for tests that live through months.
+#[cfg(debug_assertions)]
+pub async fn at<Work: Future>(instant: DateTime<Utc>, work: Work) -> Work::Output {
+    PRETENDED.scope(instant, work).await
+}
+
 /// The instant now, in microseconds as Postgres keeps it.
 #[expect(clippy::disallowed_methods, reason = "the one place that may")]
 pub fn now() -> DateTime<Utc> {
+    #[cfg(debug_assertions)]
+    if let Ok(instant) = PRETENDED.try_with(|instant| *instant) {
+        return instant;
+    }
     Utc::now().trunc_subsecs(6)
 }
 
