@@ -125,10 +125,11 @@ impl Tables {
         for (payee, facts) in self.payees.iter().enumerate() {
             let is_due = facts.schedule == run.schedule;
             let is_others = due.contains(&facts.schedule) && !is_due;
-            if is_others || !is_due && !tells_not_due {
+            if is_others {
                 continue;
             }
-            found.extend((0..CURRENCIES.len()).filter_map(|coin| self.candidate(payee, coin, run, policy, at)));
+            let of_payee = (0..CURRENCIES.len()).filter_map(|coin| self.candidate(payee, coin, run, policy, at));
+            found.extend(of_payee.filter(|it| tells_not_due || it.reason != Some("schedule_not_due")));
         }
         found
     }
