@@ -4,17 +4,18 @@
 //! The same seed is the same history and ends the same. A failing one is shrunk to the steps that matter.
 
 pub mod counts;
+pub mod deeds;
 pub mod history;
 pub mod many;
 pub mod planted;
 pub mod shrink;
+pub mod stripe;
+pub mod tables;
 
 mod checks;
 mod eligibility;
 mod engine;
 mod oracle;
-mod stripe;
-mod tables;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,7 +37,7 @@ pub struct Ended {
 
 /// Lives a history to its end, or to the first rule that is broken.
 pub fn run(history: &History, planted: Option<Planted>) -> Ended {
-    live(&mut World::new(history, planted), history)
+    live(&mut World::new(history, planted, false), history)
 }
 
 fn live(world: &mut World, history: &History) -> Ended {
@@ -53,6 +54,13 @@ fn live(world: &mut World, history: &History) -> Ended {
     Ended { breach, fingerprint: world.fingerprint(), counts: std::mem::take(&mut world.counts) }
 }
 
+/// Lives a history and returns what it did to the tables.
+pub fn deeds_of(history: &History) -> Vec<deeds::Done> {
+    let mut world = World::new(history, None, true);
+    live(&mut world, history);
+    world.deeds()
+}
+
 /// So much of what happened last is told of a failing history.
 const TOLD: usize = 60;
 
@@ -60,7 +68,7 @@ const TOLD: usize = 60;
 /// again.
 pub fn explain(history: &History, breach: &Breach) -> String {
     let shrunk = shrink::shrink(history, breach.rule, None);
-    let mut world = World::new(&shrunk, None);
+    let mut world = World::new(&shrunk, None, false);
     world.write_down();
     let last = live(&mut world, &shrunk).breach.unwrap_or_else(|| breach.clone());
     let story = world.story();

@@ -3,6 +3,7 @@
 use payday::id::{ChunkId, RunId};
 
 use super::{Led, Luck, chunk_message};
+use crate::deeds::Deed;
 use crate::tables::{Breach, Time, place};
 use crate::world::World;
 
@@ -46,12 +47,14 @@ impl Creator {
             Phase::Read => Phase::Mature,
             Phase::Mature => {
                 world.tables.mature(cutoff_at.min(now))?;
+                world.did(|| Deed::Mature(cutoff_at.min(now)));
                 Phase::Create
             }
             Phase::Create => {
                 if !world.tables.runs[place(self.run.0)].batches_created {
                     let (policy, chunk_size) = (world.settings.policy.clone(), world.settings.chunk_size);
                     world.tables.create_batches(self.run, &policy, chunk_size, now)?;
+                    world.did(|| Deed::CreateBatches { run: self.run, chunk_size, now });
                     world.note_exclusions(self.run);
                 }
                 Phase::Mark
@@ -59,6 +62,7 @@ impl Creator {
             Phase::Mark => {
                 self.chunks = world.tables.chunks_to_queue(self.run, world.now);
                 world.tables.complete_run(self.run);
+                world.did(|| Deed::ChunksToQueue { run: self.run, came: self.chunks.clone() });
                 Phase::Send
             }
             Phase::Send => {

@@ -9,6 +9,7 @@ use payday::payouts::settle;
 use payday::payouts::wave::Wave;
 
 use super::{Led, Luck, chunk_message, run_message};
+use crate::deeds::Deed;
 use crate::stripe::accounts::Described;
 use crate::tables::{Breach, CURRENCIES, Coin, Time, coin, payee_number};
 use crate::world::World;
@@ -95,6 +96,7 @@ impl Sweeper {
             },
             Phase::Begin => {
                 self.events = world.tables.due_events(world.now);
+                world.did(|| Deed::DueEvents { came: self.events.clone() });
                 self.events.reverse();
                 Phase::Events
             }
@@ -123,16 +125,19 @@ impl Sweeper {
                 if known_from.is_some_and(|known_from| known_from < at) {
                     world.tables.mark_stale(&account, false);
                 }
+                world.did(|| Deed::Read { payee, account, said: Some(described), at });
                 Phase::Stale
             }
-            Phase::Describe(_, account, None, at) => {
+            Phase::Describe(payee, account, None, at) => {
                 world.tables.deauthorize(&account, at);
                 world.tables.mark_stale(&account, false);
+                world.did(|| Deed::Read { payee, account, said: None, at });
                 Phase::Stale
             }
             Phase::Complete => {
                 let stopped = world.tables.is_stopped();
                 world.tables.complete_all();
+                world.did(|| Deed::CompleteAll);
                 if stopped {
                     return Ok(Led::Done);
                 }
@@ -145,6 +150,7 @@ impl Sweeper {
             }
             Phase::Resume => {
                 world.tables.resume("stripe_key_rejected", None);
+                world.did(|| Deed::Resume { reason: "stripe_key_rejected" });
                 self.look_for_waiting(world)
             }
             Phase::Funds => match self.coins.pop() {
@@ -156,10 +162,12 @@ impl Sweeper {
             },
             Phase::Release(coin, available) => {
                 world.tables.release_funded(coin, available, now);
+                world.did(|| Deed::ReleaseFunded { coin, available_minor: available, now });
                 Phase::Funds
             }
             Phase::TakeRuns => {
                 self.runs = world.tables.take_runs_without_batches(world.now, QUIET);
+                world.did(|| Deed::TakeRuns { quiet: QUIET, came: self.runs.clone() });
                 Phase::SendRuns
             }
             Phase::SendRuns => {
@@ -174,6 +182,7 @@ impl Sweeper {
             }
             Phase::TakeChunks => {
                 self.chunks = world.tables.take_due_chunks(world.now, QUIET);
+                world.did(|| Deed::TakeChunks { quiet: QUIET, came: self.chunks.clone() });
                 Phase::SendChunks
             }
             Phase::SendChunks => {
@@ -186,8 +195,9 @@ impl Sweeper {
         Ok(if luck == Luck::Fine { Led::On } else { Led::Failed })
     }
 
-    fn look_for_waiting(&mut self, world: &World) -> Phase {
+    fn look_for_waiting(&mut self, world: &mut World) -> Phase {
         self.coins = world.tables.awaiting_funds();
+        world.did(|| Deed::AwaitingFunds { came: self.coins.clone() });
         Phase::Funds
     }
 }
@@ -209,5 +219,7 @@ pub fn retry_item(world: &mut World, id: ItemId, now: Time) -> Result<(), Breach
         row.failure_code = Some("superseded".to_owned());
     }
     let wave = Wave { postings, items: vec![row], ..Wave::default() };
-    world.save(&wave)
+    world.save(&wave)?;
+    world.did(|| Deed::RetryItem { item: id, now, came: event == Event::Retried });
+    Ok(())
 }

@@ -11,6 +11,7 @@ use payday::rails::stripe::Found;
 use payday::rails::{Leg, Outcome, Refusal, read_answer};
 
 use super::{Led, Luck};
+use crate::deeds::{Deed, Turn};
 use crate::planted::Planted;
 use crate::stripe::{Kind, Listed, Request};
 use crate::tables::chunks::Claim;
@@ -94,7 +95,9 @@ impl Worker {
             return;
         }
         self.pulsed_at = world.now;
-        match world.tables.pulse(self.chunk, self.lease, LEASE, world.now) {
+        let came = world.tables.pulse(self.chunk, self.lease, LEASE, world.now);
+        world.did(|| Deed::Pulse { chunk: self.chunk, lease: self.lease, came });
+        match came {
             Some(pulse) => {
                 self.confirmed_at = Some(monotonic);
                 self.stop |= pulse.stopped;
@@ -138,7 +141,8 @@ impl Worker {
                 if luck == Luck::Away {
                     return Ok(Led::Failed);
                 }
-                world.tables.release(self.chunk, self.lease);
+                let came = world.tables.release(self.chunk, self.lease);
+                world.did(|| Deed::Release { chunk: self.chunk, lease: self.lease, came });
                 Ok(if luck == Luck::Fine { Led::Done } else { Led::Failed })
             }
         }
@@ -148,7 +152,9 @@ impl Worker {
         if luck == Luck::Away {
             return Led::Failed;
         }
-        let Some(claim) = world.tables.claim(self.chunk, self.lease, LEASE, world.now) else { return Led::Done };
+        let came = world.tables.claim(self.chunk, self.lease, LEASE, world.now);
+        world.did(|| Deed::Claim { chunk: self.chunk, lease: self.lease, came: came.clone() });
+        let Some(claim) = came else { return Led::Done };
         if luck == Luck::AnswerLost {
             return Led::Failed;
         }
@@ -169,6 +175,7 @@ impl Worker {
         let mut named: Vec<ItemId> = self.answers.keys().copied().collect();
         named.sort_unstable();
         let loaded = world.tables.load_due(self.chunk, now, &named);
+        let before = loaded.clone();
         let instance = world.tables.instance.clone();
         let sending = world.settings.sending.clone();
         let situation = Situation {
@@ -181,8 +188,9 @@ impl Worker {
         let mut plan = plan::settle(loaded, &self.answers, &self.in_flight, &situation)?;
         let asked = plan.asked_again();
         let rechecks = world.tables.recheck(&asked, &world.settings.policy, now);
-        let decided = plan.decide(rechecks, &situation)?;
-        world.tables.exclude(claim.run, &decided.canceled);
+        let decided = plan.decide(rechecks.clone(), &situation)?;
+        let canceled = decided.canceled;
+        world.tables.exclude(claim.run, &canceled);
         let mut calls: Vec<(Time, Call)> = decided.lookups.into_iter().map(|call| (world.now, call)).collect();
         let (transfers, payouts): (Vec<_>, Vec<_>) = decided.sends.into_iter().partition(|due| due.leg == Leg::Transfer);
         for (leg, sends) in [(Leg::Transfer, transfers), (Leg::Payout, payouts)] {
@@ -199,6 +207,11 @@ impl Worker {
             }
         }
         world.save(&plan.wave)?;
+        let wave = std::mem::take(&mut plan.wave);
+        world.did(|| {
+            let (chunk, batch) = (self.chunk, claim.batch);
+            Deed::Turn(Box::new(Turn { chunk, batch, now, named, loaded: before, asked, rechecks, canceled, wave }))
+        });
         self.alert(world, &plan.consequences);
         if luck == Luck::AnswerLost {
             return Ok(Led::On);
@@ -250,7 +263,11 @@ impl Worker {
         for (item, consequence) in &self.consequences {
             match consequence {
                 Consequence::SlowDown(leg) => world.tables.slow_down(*leg, world.now),
-                Consequence::BlockPayee => world.tables.block_payee_of(*item, "Stripe does not know the account"),
+                Consequence::BlockPayee => {
+                    let (item, reason) = (*item, "Stripe does not know the account");
+                    world.tables.block_payee_of(item, reason);
+                    world.did(|| Deed::Block { item, reason });
+                }
                 _ => {}
             }
         }
@@ -268,6 +285,10 @@ impl Worker {
             "stripe_key_rejected" => world.tables.halt_all(reason),
             _ => world.tables.halt(claim.batch, reason),
         };
+        world.did(|| match reason {
+            "stripe_key_rejected" => Deed::HaltAll { reason },
+            _ => Deed::Halt { batch: claim.batch, reason, came: halted },
+        });
         if halted {
             world.counts.add("halted", reason);
             world.tables.outbox.insert(format!("halted:{reason}:{}:{}", claim.run, world.now.timestamp()));

@@ -318,9 +318,9 @@ impl Stripe {
         self.tell(now, What::Payout(said));
     }
 
-    /// Whether what it answers under a key, for as long as it remembers that, is an error of its own.
-    pub fn remembers_error(&self, key: &str, now: Time) -> bool {
-        self.keys.get(key).is_some_and(|known| known.until > now && known.status >= 500)
+    /// Whether what it answers under a key, for as long as it remembers that, is no object.
+    pub fn remembers_refusal(&self, key: &str, now: Time) -> bool {
+        self.keys.get(key).is_some_and(|known| known.until > now && known.status >= 400)
     }
 
     /// Whether it has ever told something that is not so.

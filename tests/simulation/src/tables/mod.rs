@@ -7,6 +7,7 @@ pub mod chunks;
 pub mod earnings;
 pub mod events;
 pub mod jobs;
+pub mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::OnceLock;

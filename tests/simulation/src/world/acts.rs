@@ -5,6 +5,7 @@ use payday::clock::Schedule;
 use payday::earnings::{Kind as EarningKind, NewEarning, Place, Value};
 
 use super::World;
+use crate::deeds::Deed;
 use crate::engine::sweeper::{Sweeper, retry_item};
 use crate::engine::{Actor, Work, run_message};
 use crate::history::{Act, Button, Change, History, Person};
@@ -12,7 +13,7 @@ use crate::oracle::unit;
 use crate::stripe::accounts::Described;
 use crate::stripe::events::What;
 use crate::stripe::{BankHabits, Kind};
-use crate::tables::{Breach, CURRENCIES, Coin, Payee, currency, payee_id};
+use crate::tables::{Breach, CURRENCIES, Coin, Payee, Time, currency, payee_id};
 
 /// Steps that a job is given at once; what it has not done then goes on beside what follows.
 const AT_ONCE: u32 = 80;
@@ -28,6 +29,7 @@ impl World {
             blocked_reason: None,
             account: None,
         });
+        self.did(|| Deed::Settle { payee: number, enabled: true, schedule: person.schedule, minimum: person.minimum });
         self.tables.balances.push([[0; 14]; CURRENCIES.len()]);
         if person.has_account {
             self.onboard(number, person);
@@ -51,6 +53,8 @@ impl World {
         }
         self.oracle.account(&id, payee);
         self.tables.describe(payee, &described, self.now, self.now);
+        let at = self.now;
+        self.did(|| Deed::Describe { payee, said: described, at });
     }
 
     pub(super) fn act(&mut self, act: &Act, history: &History) -> Result<(), Breach> {
@@ -60,7 +64,7 @@ impl World {
             Act::TakeBack { charge, per_mille, dispute } => self.take_back(*charge, *per_mille, *dispute),
             Act::Fund { coin, minor } => *self.stripe.platform.entry(CURRENCIES[*coin].to_owned()).or_default() += minor,
             Act::Fire { schedule, cycle_on } => self.fire(*schedule, *cycle_on, history)?,
-            Act::Mature => self.tables.mature(self.now)?,
+            Act::Mature => self.mature(self.now)?,
             Act::Sweep => self.start(Sweeper::sweep())?,
             Act::Retry if self.tables.is_stopped() => {}
             Act::Retry => self.start(Sweeper::retry(self.tables.failed_items()))?,
@@ -110,6 +114,7 @@ impl World {
             occurred_at: self.now,
         };
         self.tables.record(&self.settings.policy, &earning)?;
+        self.did(|| Deed::Record(earning));
         let gross = minor * unit(CURRENCIES[coin]);
         let fee = fee_minor.map_or(gross / 10, |fee| fee * unit(CURRENCIES[coin]));
         let available_at = self.now + Duration::days(self.settings.policy.hold_days);
@@ -160,6 +165,7 @@ impl World {
             return Ok(());
         }
         let (run, new) = self.tables.start_run(schedule, date, scheduled, self.now);
+        self.did(|| Deed::StartRun { schedule, cycle_on: date, cutoff_at: scheduled, came: (run, new) });
         if !new {
             self.counts.add("schedules", "fired again");
         } else if !self.happens(self.perils.killed) {
@@ -188,6 +194,18 @@ impl World {
                 }
             }
         }
+        self.controlled();
+        Ok(())
+    }
+
+    pub(super) fn controlled(&mut self) {
+        let (paused, killed) = (self.tables.paused, self.tables.killed);
+        self.did(|| Deed::Controls { paused, killed });
+    }
+
+    pub(super) fn mature(&mut self, through: Time) -> Result<(), Breach> {
+        self.tables.mature(through)?;
+        self.did(|| Deed::Mature(through));
         Ok(())
     }
 
@@ -202,7 +220,13 @@ impl World {
             Change::Unblock => payee.blocked_reason = None,
             Change::Restrict | Change::Restore | Change::BankRefuses | Change::NewBank | Change::Leave => {}
         }
-        let Some(id) = payee.account.as_ref().map(|row| row.account.clone()) else { return };
+        let (enabled, schedule, minimum) = (payee.enabled, payee.schedule, payee.minimum);
+        let account = payee.account.as_ref().map(|row| row.account.clone());
+        match change {
+            Change::Unblock => self.did(|| Deed::Unblock { payee: person }),
+            _ => self.did(|| Deed::Settle { payee: person, enabled, schedule, minimum }),
+        }
+        let Some(id) = account else { return };
         let bank = format!("bank {} of {id}", self.number());
         let roll = self.luck.u32(..3);
         let Some(account) = self.stripe.accounts.get_mut(&id) else { return };

@@ -35,7 +35,7 @@ impl World {
         // Days for funds to pend, banks to decide, holds to end and cool-offs to pass.
         for _ in 0..12 {
             self.advance(self.now + Duration::hours(24))?;
-            self.tables.mature(self.now)?;
+            self.mature(self.now)?;
             self.sweep()?;
         }
         for row in &self.tables.items {
@@ -56,6 +56,7 @@ impl World {
         self.stripe.weather.clear();
         self.stripe.bank = BankHabits { days: 2, fails_per_mille: 0, returns_per_mille: 0 };
         (self.tables.paused, self.tables.killed) = (false, false);
+        self.controlled();
         for code in CURRENCIES {
             *self.stripe.platform.entry(code.to_owned()).or_default() += 1_000_000_000;
         }
@@ -84,7 +85,7 @@ impl World {
             self.sweep()?;
             let in_doubt_is_fine = after_sweeps.ends_with("its end");
             for row in &self.tables.items {
-                let waits = self.waits_for_stripe(row) || in_doubt_is_fine && self.is_remembered_as_error(row);
+                let waits = self.waits_for_stripe(row) || in_doubt_is_fine && self.is_remembered_as_refused(row);
                 if !is_at_rest(&self.tables, row) && !waits {
                     return Err(Breach::new(after_sweeps, describe(self, row)));
                 }
@@ -101,10 +102,11 @@ impl World {
             && row.due_at.is_some_and(|due| due <= self.now + Duration::hours(6))
     }
 
-    /// Stripe answers the attempt's key with the error that it stored; what became of it shows when the key's time is over.
-    fn is_remembered_as_error(&self, row: &ItemRow) -> bool {
+    /// Stripe answers the attempt's key with the error that it stored, which proves nothing of an earlier send. What became of it is
+    /// asked once more when the time of keys is over.
+    fn is_remembered_as_refused(&self, row: &ItemRow) -> bool {
         let in_doubt = self.tables.latest(row).filter(|latest| latest.state == State::Unknown);
-        in_doubt.is_some_and(|latest| self.stripe.remembers_error(&latest.key, self.now)) && row.due_at.is_some()
+        in_doubt.is_some_and(|latest| self.stripe.remembers_refusal(&latest.key, self.now)) && row.due_at.is_some()
     }
 
     /// What we know of an account is what Stripe says of it, in whatever order it was told.

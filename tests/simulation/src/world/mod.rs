@@ -20,6 +20,7 @@ use payday::rails::{Leg, Outcome, Reply};
 
 use crate::checks;
 use crate::counts::Counts;
+use crate::deeds::{Deed, Done};
 use crate::engine::creator::Creator;
 use crate::engine::worker::Worker;
 use crate::engine::{Actor, Led, Luck, Work};
@@ -35,6 +36,8 @@ use crate::tables::{Breach, CURRENCIES, Tables, Time};
 const ALL_CHECKS_EVERY: u32 = 60;
 /// So often a message is handed out before it goes to the dead letters.
 const MAX_RECEIVES: u32 = 8;
+/// So often all rows are compared, in deeds.
+const COMPARE_EVERY: usize = 50;
 
 pub struct Settings {
     pub policy: Policy,
@@ -70,10 +73,13 @@ pub struct World {
     charges: Vec<(String, i64, &'static str)>,
     /// What happened, if somebody wants to read it.
     story: Option<Vec<String>>,
+    /// What was done to the tables, if a test is to do the same.
+    deeds: Option<Vec<Done>>,
 }
 
 impl World {
-    pub fn new(history: &History, planted: Option<Planted>) -> Self {
+    /// `records`: whether what it does to the tables is kept.
+    pub fn new(history: &History, planted: Option<Planted>, records: bool) -> Self {
         let begins_at = history.begins_at;
         let sending = Sending {
             sends_per_worker: 5,
@@ -111,10 +117,12 @@ impl World {
             begins_at,
             charges: Vec::new(),
             story: None,
+            deeds: None,
         };
-        world.obey(&history.rules);
         // What is held how long does not change under earnings that are there.
         world.settings.policy.hold_days = history.rules.hold_days;
+        world.deeds = records.then(Vec::new);
+        world.obey(&history.rules);
         for person in &history.people {
             world.enter(person);
         }
@@ -128,6 +136,8 @@ impl World {
         self.settings.sending.rate_payouts = rules.rate;
         self.settings.policy.thresholds_minor.insert("usd".to_owned(), rules.threshold_usd);
         self.settings.policy.reserve = Ppm(rules.reserve_ppm);
+        let policy = self.settings.policy.clone();
+        self.did(|| Deed::Policy(policy));
     }
 
     /// From here on what happens is written down.
@@ -137,6 +147,33 @@ impl World {
 
     pub fn story(&mut self) -> Vec<String> {
         self.story.take().unwrap_or_default()
+    }
+
+    /// What was done to the tables, and how they are at the end.
+    pub fn deeds(&mut self) -> Vec<Done> {
+        self.compare();
+        self.deeds.take().unwrap_or_default()
+    }
+
+    /// Something was done to the tables.
+    pub fn did(&mut self, deed: impl FnOnce() -> Deed) {
+        let Some(deeds) = &mut self.deeds else { return };
+        let deed = deed();
+        // Of pulses that follow each other the last one says it all.
+        let beats = |deed: &Deed| if let Deed::Pulse { chunk, lease, .. } = deed { Some((*chunk, *lease)) } else { None };
+        if beats(&deed).is_some() && deeds.last().is_some_and(|last| beats(&last.deed) == beats(&deed)) {
+            deeds.pop();
+        }
+        deeds.push(Done { at: self.now, deed });
+        if deeds.len() % COMPARE_EVERY == 0 {
+            self.compare();
+        }
+    }
+
+    fn compare(&mut self) {
+        if let Some(deeds) = &mut self.deeds {
+            deeds.push(Done { at: self.now, deed: Deed::Compare(self.tables.rows()) });
+        }
     }
 
     fn tell(&mut self, what: impl FnOnce() -> String) {
@@ -361,6 +398,7 @@ impl World {
         let effect = self.tables.take_in(&self.settings.policy, &event, self.now)?;
         self.counts.add("events", event.what.name());
         self.tell(|| format!("event {} {:?}: {effect:?}", event.id, event.what));
+        self.did(|| Deed::Event { event: event.clone(), came: effect.clone() });
         match effect {
             Some(Effect::Applied) => self.came_in(&event),
             Some(Effect::Waiting(_)) => self.counts.add("webhooks", "waiting"),
@@ -380,6 +418,7 @@ impl World {
         if let Some((event, Effect::Applied)) = self.tables.retry_event(&self.settings.policy, id, self.now)? {
             self.came_in(&event);
         }
+        self.did(|| Deed::RetryEvent { id });
         self.count_changes(&statuses);
         Ok(())
     }
