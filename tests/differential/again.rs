@@ -59,8 +59,13 @@ fn same(what: &str, here: &impl Debug, model: &impl Debug) -> Result<(), Differe
     if here == model {
         return Ok(());
     }
-    let differ: Vec<String> =
-        here.lines().zip(model.lines()).filter(|(a, b)| a != b).take(6).map(|(a, b)| format!("{a}\n  in the model {b}")).collect();
+    let differ: Vec<String> = here
+        .lines()
+        .zip(model.lines())
+        .filter(|(a, b)| a != b)
+        .take(6)
+        .map(|(a, b)| format!("{a}\n  in the model {b}"))
+        .collect();
     Err(format!("{what}: {}", if differ.is_empty() { format!("{here}\n  in the model {model}") } else { differ.join("\n") }))
 }
 

@@ -9,7 +9,10 @@ pub async fn of(database: &Database, table: &str) -> Vec<String> {
 
 /// An instant in microseconds.
 fn micros(column: &str) -> String {
-    format!("case when isfinite({column}) then (extract(epoch from {column}) * 1000000)::bigint end as {}", column.replace('.', "_"))
+    format!(
+        "case when isfinite({column}) then (extract(epoch from {column}) * 1000000)::bigint end as {}",
+        column.replace('.', "_")
+    )
 }
 
 fn sql(table: &str) -> String {

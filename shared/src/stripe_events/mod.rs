@@ -162,8 +162,8 @@ pub async fn retry_waiting(db: &Db, policy: &Policy) -> Result<u64> {
 pub async fn retry(db: &Db, policy: &Policy, id: &str) -> Result<bool> {
     let mut tx = db.begin().await?;
     let Some((payload, tries)) = store::lock_waiting(&mut tx, id).await? else { return Ok(false) };
-    let event: Event = serde_json::from_value(payload)
-        .map_err(|error| Error::internal("A stored event cannot be read.").with_source(error))?;
+    let event: Event =
+        serde_json::from_value(payload).map_err(|error| Error::internal("A stored event cannot be read.").with_source(error))?;
     let effect = apply(&mut tx, policy, &event).await?;
     store::finish(&mut tx, id, &effect, tries + 1).await?;
     tx.commit(Boundary::ApplyWaitingEvent).await?;

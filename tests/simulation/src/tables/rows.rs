@@ -111,15 +111,7 @@ impl Tables {
     fn run_rows(&self) -> Vec<String> {
         let row = |it: &super::RunRow| {
             let status = if it.completed { "completed" } else { "running" };
-            row![
-                it.id,
-                it.schedule.as_str(),
-                it.cycle_on,
-                micros(it.cutoff_at),
-                status,
-                it.batches_created,
-                micros(it.queued_at)
-            ]
+            row![it.id, it.schedule.as_str(), it.cycle_on, micros(it.cutoff_at), status, it.batches_created, micros(it.queued_at)]
         };
         self.runs.iter().map(row).collect()
     }
