@@ -67,6 +67,12 @@ boundaries! {
     KeepVerdict => "keep verdict",
     AnnounceOutbox => "announce outbox",
     MarkOutboxSent => "mark outbox sent",
+    RequestWithdrawal => "request a withdrawal",
+    CancelWithdrawal => "cancel a withdrawal",
+    BatchWithdrawal => "batch a withdrawal",
+    TakeDueWithdrawals => "take due withdrawals",
+    /// What somebody saves through the API in one transaction, of which nothing else has to follow.
+    SaveByRequest => "save by request",
 
     // Messages sent, and a queue asked
     QueueRuns => "queue runs",
@@ -74,6 +80,8 @@ boundaries! {
     QueueRunsAgain => "queue runs again",
     QueueChunksAgain => "queue chunks again",
     QueueNotifications => "queue notifications",
+    QueueWithdrawal => "queue a withdrawal",
+    QueueWithdrawalsAgain => "queue withdrawals again",
     ReadQueueDepth => "read queue depth",
 
     // Calls to Stripe

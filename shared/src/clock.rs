@@ -117,6 +117,11 @@ impl Calendar {
         Utc.from_utc_datetime(&local)
     }
 
+    /// The zone that somebody has chosen, else this one.
+    pub fn zone_of(self, chosen: Option<&str>) -> Tz {
+        chosen.and_then(|name| name.parse().ok()).unwrap_or(self.zone)
+    }
+
     /// The date in the zone at an instant.
     pub fn date_of(self, instant: DateTime<Utc>) -> NaiveDate {
         instant.with_timezone(&self.zone).date_naive()

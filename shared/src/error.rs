@@ -20,6 +20,8 @@ pub enum Kind {
     NotFound,
     /// It is there and in another state than the request assumes.
     Conflict,
+    /// The very same request is being worked on; ask again after so many seconds and it is done.
+    InProgress { retry_after_seconds: u32 },
     /// The method is not one this path has.
     MethodNotAllowed,
     /// The body is above the limit.

@@ -69,6 +69,15 @@ impl Currency {
         }
     }
 
+    /// Decimals in which people write it.
+    fn decimals(self) -> u32 {
+        match self.micros_per_minor() {
+            1_000 => 3,
+            10_000 => 2,
+            _ => 0,
+        }
+    }
+
     /// Minor units that a transfer must be a multiple of.
     pub fn transfer_multiple(self) -> i64 {
         match self.0 {
@@ -156,6 +165,15 @@ impl Money {
         self.micros.div_euclid(self.currency.micros_per_minor())
     }
 
+    /// All there is, without the currency: `4.5` is `4.50`, a token's `0.045` stays.
+    pub fn exact(self) -> String {
+        let mut amount = Decimal::new(self.micros, 6).normalize();
+        if amount.scale() < self.currency.decimals() {
+            amount.rescale(self.currency.decimals());
+        }
+        amount.to_string()
+    }
+
     /// `None` on overflow or when the currencies differ.
     pub fn checked_add(self, other: Self) -> Option<Self> {
         (self.currency == other.currency).then_some(())?;
@@ -172,13 +190,9 @@ impl Money {
 impl fmt::Display for Money {
     /// `12.34 usd`: for people.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits: usize = match self.currency.micros_per_minor() {
-            1_000 => 3,
-            10_000 => 2,
-            _ => 0,
-        };
-        let shown = Decimal::new(self.micros, 6);
-        let shown = shown.trunc_with_scale(u32::try_from(digits).unwrap_or(2));
+        let digits = self.currency.decimals();
+        let shown = Decimal::new(self.micros, 6).trunc_with_scale(digits);
+        let digits = usize::try_from(digits).unwrap_or_default();
         write!(f, "{shown:.digits$} {}", self.currency)
     }
 }
@@ -288,5 +302,19 @@ mod tests {
         assert_eq!(Money::new(-1, Currency::USD).minor(), -1);
         assert_eq!(Money::new(100, Currency::USD).share(1, 3).map(|m| m.micros), Some(33));
         assert_eq!(Money::new(12_345_678, Currency::USD).to_string(), "12.34 usd");
+    }
+
+    #[test]
+    fn an_exact_amount_leaves_nothing_away_and_has_the_currencys_decimals() {
+        for (micros, code, written) in [
+            (4_500_000, "usd", "4.50"),
+            (45_000, "usd", "0.045"),
+            (0, "usd", "0.00"),
+            (7_000_000, "jpy", "7"),
+            (7_500_000, "jpy", "7.5"),
+            (1_230_000, "kwd", "1.230"),
+        ] {
+            assert_eq!(Money::new(micros, currency(code)).exact(), written);
+        }
     }
 }

@@ -48,7 +48,9 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response = status(self.kind).into_response();
         let retry_after = match self.kind {
-            Kind::RateLimited { retry_after_seconds } => Some(retry_after_seconds.max(1)),
+            Kind::RateLimited { retry_after_seconds } | Kind::InProgress { retry_after_seconds } => {
+                Some(retry_after_seconds.max(1))
+            }
             Kind::Unavailable => Some(UNAVAILABLE_RETRY_SECONDS),
             _ => None,
         };
@@ -70,7 +72,7 @@ fn status(kind: Kind) -> StatusCode {
         Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
         Kind::Forbidden => StatusCode::FORBIDDEN,
         Kind::NotFound => StatusCode::NOT_FOUND,
-        Kind::Conflict => StatusCode::CONFLICT,
+        Kind::Conflict | Kind::InProgress { .. } => StatusCode::CONFLICT,
         Kind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Kind::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,

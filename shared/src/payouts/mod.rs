@@ -19,8 +19,10 @@ pub mod plan;
 pub mod reason;
 pub mod report;
 pub mod settle;
+pub mod statement;
 pub mod store;
 pub mod sweep;
+pub mod timeline;
 pub mod wave;
 
 pub mod routes;

@@ -95,7 +95,7 @@ pub async fn of_cycle(db: &Db, cycle_on: NaiveDate) -> Result<Report> {
         .await?
         .into_iter()
         .map(|row| {
-            let action = reason::action(&row.reason);
+            let action = reason::of_reason(&row.reason, row.code.as_deref()).action;
             let store::NotPaidRow { creator_id, currency, balance_minor, payable_minor, reason, code } = row;
             NotPaid { creator_id, currency, balance_minor, payable_minor, reason, code, action }
         })

@@ -1,10 +1,13 @@
-//! How cycles are started and watched over HTTP, and what creators are told of their money.
+//! How cycles are started and watched over HTTP, what creators are told of their money and payouts, and what they may choose.
 //!
 //! Nothing here moves money: a start makes runs and queues ids, and starting the same cycle again finds the same runs. So a
 //! caller whose answer was lost asks again.
 
 mod health;
+mod history;
 mod money;
+pub mod settings;
+pub mod statements;
 mod status;
 
 use axum::extract::State;
@@ -28,6 +31,10 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(status::status))
         .routes(routes!(health::health))
         .routes(routes!(money::earnings))
+        .routes(routes!(history::payouts))
+        .routes(routes!(history::payout))
+        .routes(routes!(statements::statement))
+        .routes(routes!(settings::settings, settings::change_settings))
 }
 
 /// What a scheduler may say. Whatever else it sends along is not looked at: a pay day is not lost over it.

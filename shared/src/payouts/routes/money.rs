@@ -1,14 +1,12 @@
-//! `GET /api/tokens/earnings`: what a creator has, where it is, when it comes, and if it does not, why.
-//!
-//! Two statements, both by the creator's id; what counts as payable is asked of the one function that batches ask.
+//! `GET /api/tokens/earnings`: what a creator has, where it is, when it comes, and if it does not, why. One statement.
 
 use axum::extract::State;
 use chrono::NaiveDate;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::super::reason;
-use super::super::store::reports::{self, CreatorMoney};
+use super::super::reason::{Exclusion, Why};
+use super::super::store::creators::{self, Standing};
 use crate::clock::{self, Schedule};
 use crate::config::Policy;
 use crate::error::Result;
@@ -45,9 +43,14 @@ struct CreatorEarnings {
     reason: Option<String>,
     /// The one thing to do about it.
     action: Option<&'static str>,
-    /// The next cycle of the creator's schedule; none if the schedule is manual.
+    /// The same with its cause and whose move it is.
+    why: Option<Why>,
+    /// The next cycle of the creator's schedule, in the creator's zone; none if the schedule is manual.
     next_payout_date: Option<NaiveDate>,
     schedule: Schedule,
+    /// In which dates are told.
+    #[schema(example = "Europe/Berlin")]
+    timezone: &'static str,
     /// The same in money, for each currency there is; the platform's own is always there.
     money: Vec<InMoney>,
 }
@@ -73,6 +76,7 @@ struct InMoney {
     can_withdraw: bool,
     reason: Option<String>,
     action: Option<&'static str>,
+    why: Option<Why>,
 }
 
 /// What the caller has earned.
@@ -93,86 +97,103 @@ struct InMoney {
 pub(super) async fn earnings(State(state): State<AppState>, caller: Caller) -> Result<axum::Json<CreatorEarningsAnswer>> {
     let (policy, now) = (&*state.policy, clock::now());
     let mut tx = state.db.begin().await?;
-    let facts = reports::creator_facts(&mut tx, caller.id, policy, now).await?;
-    let rows = match facts {
-        Some(_) => reports::creator_money(&mut tx, caller.id, policy, now).await?,
-        None => Vec::new(),
-    };
+    let mut rows = creators::standing(&mut tx, caller.id, policy, now).await?;
     drop(tx);
 
-    let without_money = facts.as_ref().map_or("no_account", |facts| facts.reason.as_str());
+    let known = rows.first().cloned().unwrap_or_else(unknown);
+    rows.retain(|row| row.currency.is_some());
+    // The platform's own currency is always there.
     let own = policy.default_currency.code();
-    let of_tokens = rows.iter().find(|row| row.currency == own).cloned().unwrap_or_else(|| nothing(own.clone()));
-    let mut money = rows.into_iter().map(|row| in_money(row, policy, without_money)).collect::<Result<Vec<_>>>()?;
-    if !money.iter().any(|it| it.currency == own) {
-        money.insert(0, in_money(nothing(own.clone()), policy, without_money)?);
-    }
-    let answer = money.iter().find(|it| it.currency == own);
-    let reason = answer.and_then(|it| it.reason.clone());
-    let schedule = facts.as_ref().and_then(|facts| Schedule::parse(&facts.schedule)).unwrap_or(Schedule::Semimonthly);
+    let position = rows.iter().position(|row| row.currency.as_ref() == Some(&own)).unwrap_or_else(|| {
+        rows.insert(0, Standing { currency: Some(own), reason: without_money(&known), ..unknown() });
+        0
+    });
+    let of_tokens = &rows[position];
+    let why = of_tokens.reason.as_deref().map(|reason| Why::new(reason, None));
+    let schedule = Schedule::parse(&known.schedule).unwrap_or(Schedule::Semimonthly);
+    let zone = policy.calendar.zone_of(known.timezone.as_deref());
+    let next = schedule.next_after(now, policy.calendar).map(|cycle_on| policy.calendar.cutoff(cycle_on));
     let tokens = |micros: i64| micros.max(0).checked_div(policy.token_net_micros()).unwrap_or(0);
     let earnings = CreatorEarnings {
-        total_earned: tokens(total(&of_tokens)),
+        total_earned: tokens(total(of_tokens)),
         available_balance: tokens(of_tokens.available_micros),
         buffered_earnings: tokens(of_tokens.held_micros),
         in_flight: tokens(of_tokens.under_way_micros),
-        reserve: tokens(reserve(&of_tokens, policy)),
+        reserve: tokens(reserve(of_tokens, policy)),
         paid_out: tokens(of_tokens.paid_out_micros),
-        kyc_verified: facts.as_ref().is_some_and(|facts| facts.ready),
-        can_withdraw: reason.is_none(),
-        action: reason.as_deref().map(reason::action),
-        reason,
-        next_payout_date: schedule.next_after(now, policy.calendar),
+        kyc_verified: known.ready,
+        can_withdraw: why.is_none(),
+        reason: why.as_ref().map(|why| why.reason.clone()),
+        action: why.as_ref().map(|why| why.action),
+        why,
+        next_payout_date: next.map(|instant| instant.with_timezone(&zone).date_naive()),
         schedule,
-        money,
+        timezone: zone.name(),
+        money: rows.iter().map(|row| in_money(row, policy)).collect::<Result<_>>()?,
     };
     Ok(axum::Json(CreatorEarningsAnswer { ok: true, success: true, earnings }))
 }
 
-fn nothing(currency: String) -> CreatorMoney {
-    CreatorMoney {
-        currency,
+/// Of a user whom nobody has told Payday of.
+fn unknown() -> Standing {
+    Standing {
+        schedule: Schedule::Semimonthly.as_str().to_owned(),
+        timezone: None,
+        ready: false,
+        automatic: true,
+        currency: None,
         held_micros: 0,
         available_micros: 0,
         under_way_micros: 0,
         paid_out_micros: 0,
         debt_micros: 0,
         payable_minor: 0,
+        transfer_minor: 0,
         minimum_minor: None,
-        was_asked: false,
-        reason: None,
+        reason: Some(Exclusion::NoAccount.as_str().to_owned()),
     }
 }
 
-fn total(row: &CreatorMoney) -> i64 {
+/// Why a creator would not be paid in a currency that they have nothing in: what stands against paying at all, as it does for
+/// their other money, else that there is nothing.
+fn without_money(known: &Standing) -> Option<String> {
+    let of_money = |reason: Exclusion| {
+        matches!(
+            reason,
+            Exclusion::Held | Exclusion::Debt | Exclusion::BelowMinimum | Exclusion::ScheduleNotDue | Exclusion::UnsettledItem
+        )
+    };
+    let reason = known.reason.as_deref().and_then(Exclusion::parse).filter(|reason| !of_money(*reason));
+    Some(reason.unwrap_or(Exclusion::BelowMinimum).as_str().to_owned())
+}
+
+fn total(row: &Standing) -> i64 {
     row.held_micros + row.available_micros + row.under_way_micros + row.paid_out_micros + row.debt_micros
 }
 
-fn reserve(row: &CreatorMoney, policy: &Policy) -> i64 {
+fn reserve(row: &Standing, policy: &Policy) -> i64 {
     policy.reserve.of((row.available_micros + row.debt_micros).max(0))
 }
 
-fn in_money(row: CreatorMoney, policy: &Policy, without_money: &str) -> Result<InMoney> {
-    let currency: Currency = row.currency.parse()?;
+fn in_money(row: &Standing, policy: &Policy) -> Result<InMoney> {
+    let code = row.currency.clone().unwrap_or_default();
+    let currency: Currency = code.parse()?;
     let minor = |micros: i64| Money::new(micros, currency).minor();
-    let reason = match (row.was_asked, without_money) {
-        (true, _) => row.reason.clone(),
-        (false, "below_minimum") if row.debt_micros < 0 => Some("debt".to_owned()),
-        (false, reason) => Some(reason.to_owned()),
-    };
+    let why = row.reason.as_deref().map(|reason| Why::new(reason, None));
     Ok(InMoney {
-        total_earned_minor: minor(total(&row)),
+        currency: code,
+        total_earned_minor: minor(total(row)),
         available_minor: minor(row.available_micros),
         held_minor: minor(row.held_micros),
-        reserve_minor: minor(reserve(&row, policy)),
+        reserve_minor: minor(reserve(row, policy)),
         in_flight_minor: minor(row.under_way_micros),
         paid_out_minor: minor(row.paid_out_micros),
         debt_minor: minor(-row.debt_micros),
         payable_minor: row.payable_minor,
         minimum_minor: row.minimum_minor,
-        can_withdraw: reason.is_none(),
-        action: reason.as_deref().map(reason::action),
-        reason,
-        currency: row.currency,
+        can_withdraw: why.is_none(),
+        reason: why.as_ref().map(|why| why.reason.clone()),
+        action: why.as_ref().map(|why| why.action),
+        why,
     })
 }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::item::Status;
-use super::super::reason;
+use super::super::reason::{self, Actor, Advice};
 use super::super::store::reports::{self, Count, NotArrived};
 use crate::error::{Error, Result};
 use crate::http::{AppState, CronOrOperator, Page, PageQuery, Path, Problem, Query, RequestId};
@@ -97,6 +97,8 @@ struct Exclusion {
     reason: String,
     /// One for each creator and currency.
     count: i64,
+    cause: &'static str,
+    who_acts: Actor,
     action: &'static str,
 }
 
@@ -114,6 +116,8 @@ struct Failure {
     code: Option<String>,
     /// Stripe's sentence, where it gave one.
     message: Option<String>,
+    cause: &'static str,
+    who_acts: Actor,
     /// The one thing to do.
     action: &'static str,
     updated_at: DateTime<Utc>,
@@ -171,7 +175,10 @@ pub(super) async fn status(
         batches,
         exclusions: exclusions
             .into_iter()
-            .map(|(reason, count)| Exclusion { action: reason::action(&reason), reason, count })
+            .map(|(reason, count)| {
+                let Advice { cause, who, action } = reason::of_reason(&reason, None);
+                Exclusion { reason, count, cause, who_acts: who, action }
+            })
             .collect(),
         failures: rows.into_iter().map(failure).collect(),
         next_cursor,
@@ -224,13 +231,16 @@ fn progress(counts: &BTreeMap<String, i64>) -> RunProgress {
 }
 
 fn failure(row: NotArrived) -> Failure {
+    let Advice { cause, who, action } = reason::of_reason(&row.status, row.failure_code.as_deref());
     Failure {
         item_id: row.id,
         batch_id: row.batch_id,
         creator_id: row.creator_id,
         currency: row.currency,
         amount_minor: row.amount_minor,
-        action: reason::action(&row.status),
+        cause,
+        who_acts: who,
+        action,
         reason: row.status,
         code: row.failure_code,
         message: row.failure_reason,

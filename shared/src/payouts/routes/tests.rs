@@ -9,14 +9,22 @@ fn day(text: &str) -> NaiveDate {
     clock::parse_date(text).expect("a date")
 }
 
-/// Every route here, with a caller that may.
-fn routes() -> [(&'static str, &'static str, &'static str); 5] {
+/// Every route about payouts and withdrawals, with a caller that may.
+fn routes() -> [(&'static str, &'static str, &'static str); 13] {
     [
         ("POST", "/api/cron/payouts", "cron"),
         ("POST", "/internal/payouts/run", "either"),
         ("GET", "/internal/payouts/status/1", "either"),
         ("GET", "/internal/payouts/health", "either"),
         ("GET", "/api/tokens/earnings", "creator"),
+        ("GET", "/api/payouts", "creator"),
+        ("GET", "/api/payouts/1", "creator"),
+        ("GET", "/api/statements?year=2026", "creator"),
+        ("GET", "/api/payout-settings", "creator"),
+        ("PATCH", "/api/payout-settings", "creator"),
+        ("POST", "/api/tokens/request-withdrawal", "creator"),
+        ("GET", "/api/tokens/withdrawal-requests", "creator"),
+        ("POST", "/api/tokens/withdrawal-requests/7f9c2ba4-e88f-4c27-8d4d-1b7b7a1a0001/cancel", "creator"),
     ]
 }
 

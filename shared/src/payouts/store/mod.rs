@@ -1,9 +1,11 @@
 //! The SQL of payouts: [`batches`] makes them, [`chunks`] pays them, [`jobs`] keeps them going, [`checks`] asks
-//! whether they add up, [`reports`] tells of them.
+//! whether they add up, [`reports`] tells operators of them, [`creators`] and [`statements`] the creators.
 
 pub mod batches;
 pub mod checks;
 pub mod chunks;
+pub mod creators;
 pub mod cycle_report;
 pub mod jobs;
 pub mod reports;
+pub mod statements;

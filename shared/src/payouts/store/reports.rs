@@ -1,4 +1,4 @@
-//! The SQL of telling: how a run goes, whether all is well, what one creator has. It reads and locks nothing.
+//! The SQL of telling operators: how a run goes, whether all is well. It reads and locks nothing.
 
 use std::time::Duration;
 
@@ -6,9 +6,8 @@ use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::FromRow;
 use uuid::Uuid;
 
-use crate::config::Policy;
 use crate::db::{Tx, query_as};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::id::{BatchId, ItemId, RunId};
 
 /// A run as its status tells of it.
@@ -151,77 +150,4 @@ pub async fn give_up_after(tx: &mut Tx, patience: Duration) -> Result<()> {
     let statement = query_as("select set_config('statement_timeout', $1, true)");
     let _: (String,) = tx.one(statement.bind(patience.as_millis().to_string())).await?;
     Ok(())
-}
-
-/// What is known of a creator apart from money.
-#[derive(Debug, Clone, FromRow)]
-pub struct CreatorFacts {
-    pub schedule: String,
-    /// The connected account may receive and pay out.
-    pub ready: bool,
-    /// Why they would not be paid whatever they had; `below_minimum` if nothing but money is missing.
-    pub reason: String,
-}
-
-/// `None`: nobody has told Payday of this user.
-pub async fn creator_facts(tx: &mut Tx, creator: Uuid, policy: &Policy, now: DateTime<Utc>) -> Result<Option<CreatorFacts>> {
-    let statement = query_as(
-        "select schedule, ready, first_exclusion(
-                    payout_enabled, not $2 or beta_enabled, true, account is not null, ready, blocked, false,
-                    coalesce(destination_changed_at + make_interval(hours => $3) > $4, false), false, false, true) as reason
-         from payee_facts where payee_id = $1",
-    );
-    let hours = i32::try_from(policy.destination_cooloff_hours).unwrap_or(i32::MAX);
-    tx.optional(statement.bind(creator).bind(policy.beta_only).bind(hours).bind(now)).await
-}
-
-/// A creator's money in one currency. Micros as of now: what was held until now counts as matured even where the hourly job has
-/// not booked it yet.
-#[derive(Debug, Clone, FromRow)]
-pub struct CreatorMoney {
-    pub currency: String,
-    pub held_micros: i64,
-    pub available_micros: i64,
-    /// Reserved for an item, being transferred, or at Stripe on its way to the bank.
-    pub under_way_micros: i64,
-    pub paid_out_micros: i64,
-    /// Zero or below.
-    pub debt_micros: i64,
-    pub payable_minor: i64,
-    /// The least that is paid; none when there is nothing that could be.
-    pub minimum_minor: Option<i64>,
-    /// Whether `reason` was asked of this money: else there is none that could be paid.
-    pub was_asked: bool,
-    /// Why it would not be paid; none: it would.
-    pub reason: Option<String>,
-}
-
-pub async fn creator_money(tx: &mut Tx, creator: Uuid, policy: &Policy, now: DateTime<Utc>) -> Result<Vec<CreatorMoney>> {
-    let policy =
-        serde_json::to_value(policy).map_err(|error| Error::internal("The policy cannot be written.").with_source(error))?;
-    let statement = query_as(
-        "with due as materialized (
-            select e.currency,
-                   coalesce(sum(e.net_micros - e.taken_back_net_micros) filter (where e.place = 'platform'), 0)::bigint as platform,
-                   coalesce(sum(e.net_micros - e.taken_back_net_micros) filter (where e.place = 'connected'), 0)::bigint as connected
-            from creator_earnings e
-            where e.creator_id = $1 and e.available_at > (select through from maturity) and e.available_at <= $3 group by e.currency
-         ), candidate as materialized (
-            select * from payout_candidates(null, '{}', $3, $2, $3, only_creator => $1, foresee => true)
-         ), money as (
-            select b.*, coalesce(d.platform, 0) as due_platform,
-                   -- What Stripe pays out by itself is paid out when it matures.
-                   case when a.payout_interval is distinct from 'manual' then 0 else coalesce(d.connected, 0) end as due_connected,
-                   case when a.payout_interval is distinct from 'manual' then coalesce(d.connected, 0) else 0 end as due_elsewhere
-            from payee_balances b left join due d on d.currency = b.currency left join stripe_accounts a on a.payee_id = b.payee_id
-            where b.payee_id = $1)
-         select m.currency::text as currency,
-                m.held_platform + m.held_connected - m.due_platform - m.due_connected - m.due_elsewhere as held_micros,
-                m.available_platform + m.available_connected + m.due_platform + m.due_connected as available_micros,
-                m.reserved_platform + m.reserved_connected + m.in_flight + m.at_stripe as under_way_micros,
-                m.paid_out + m.due_elsewhere as paid_out_micros, m.debt as debt_micros,
-                coalesce(c.payable_minor, 0) as payable_minor, c.minimum_minor, c.creator_id is not null as was_asked, c.reason
-         from money m left join candidate c on c.currency = m.currency order by m.currency",
-    );
-    tx.all(statement.bind(creator).bind(policy).bind(now)).await
 }

@@ -1,0 +1,1 @@
+alter table creator_payout_settings drop column timezone;

@@ -1,0 +1,1 @@
+drop function creator_standing;
