@@ -23,3 +23,5 @@ mod stripe;
 mod tokens;
 #[path = "end_to_end/webhooks.rs"]
 mod webhooks;
+#[path = "end_to_end/withdrawals.rs"]
+mod withdrawals;

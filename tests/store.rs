@@ -16,4 +16,5 @@ mod store {
     mod statements;
     mod taking_back;
     mod webhooks;
+    mod withdrawals;
 }

@@ -192,6 +192,25 @@ pub fn metrics_namespace() -> String {
     raw("METRICS_NAMESPACE").unwrap_or_else(|| "Payday".to_owned())
 }
 
+/// When withdrawals that creators ask for go out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Withdrawals {
+    /// At once.
+    OnDemand,
+    /// With the next cycle of the creator's schedule.
+    NextCycle,
+}
+
+/// `WITHDRAWALS`
+pub fn withdrawals() -> Result<Withdrawals> {
+    let read = |text: &str| match text {
+        "on_demand" => Some(Withdrawals::OnDemand),
+        "next_cycle" => Some(Withdrawals::NextCycle),
+        _ => None,
+    };
+    parsed("WITHDRAWALS", "on_demand", read, "on_demand or next_cycle")
+}
+
 /// `CHUNK_SIZE`: items handed to a worker together.
 pub fn chunk_size() -> Result<i64> {
     whole("CHUNK_SIZE", "25", 1..=1000)

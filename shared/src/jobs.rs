@@ -14,7 +14,7 @@ use crate::payouts::{checks, cycle};
 use crate::queue::Queue;
 use crate::rails::stripe::Stripe;
 use crate::telemetry::{Metric, metric};
-use crate::{aws, clock, earnings, notifications, payees, stripe_events};
+use crate::{aws, clock, earnings, notifications, payees, stripe_events, withdrawals};
 
 /// What EventBridge Scheduler says when a job's schedule fires.
 #[derive(Debug, Clone, Deserialize)]
@@ -93,6 +93,7 @@ impl Jobs {
         stripe_events::retry_waiting(&self.db, &self.policy).await?;
         payees::read_stale(&self.db, &self.stripe).await?;
         self.sweeper.sweep(pace).await?;
+        withdrawals::sweep(&self.db, &self.sweeper.create_batch, Duration::seconds(pace.quiet_seconds)).await?;
         notifications::announce(&self.db, &self.notification, Duration::minutes(5)).await?;
         self.tell_ages().await
     }

@@ -21,6 +21,8 @@ pub mod payees;
 pub mod payouts;
 /// Webhooks: stored once, applied in any order.
 pub mod stripe_events;
+/// Money that creators ask for on demand: reserved at once, paid by the engine.
+pub mod withdrawals;
 
 /// The ways money travels, and what their answers mean. Never sees the database.
 pub mod rails;

@@ -12,6 +12,7 @@ use aws_sdk_sqs::types::{QueueAttributeName, SendMessageBatchRequestEntry};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use tracing::Instrument;
+use uuid::Uuid;
 
 use crate::boundary::{Boundary, cross};
 use crate::error::{Error, Result};
@@ -24,6 +25,9 @@ pub enum Message {
     /// To the batch creator: make the batches of this run.
     #[serde(rename = "payout.create-batch")]
     CreateBatch { run_id: RunId },
+    /// To the batch creator: make the batch of this withdrawal request.
+    #[serde(rename = "payout.withdraw")]
+    Withdraw { request_id: Uuid },
     /// To the chunk processor: pay the items of this chunk.
     #[serde(rename = "payout.process-chunk")]
     ProcessChunk { chunk_id: ChunkId },

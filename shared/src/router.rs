@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::http::{AppState, Cors, Problem, finish};
-use crate::{earnings, payouts};
+use crate::{earnings, payouts, withdrawals};
 
 /// The whole API, ready to serve.
 pub fn router(state: AppState, cors: Cors) -> Router {
@@ -30,6 +30,7 @@ fn documented() -> OpenApiRouter<AppState> {
         .routes(routes!(openapi))
         .merge(earnings::routes::routes())
         .merge(payouts::routes::routes())
+        .merge(withdrawals::routes::routes())
 }
 
 /// The OpenAPI document, pretty and always in the same order; `openapi.json` at the repository's root is this text.
@@ -115,6 +116,9 @@ mod tests {
             ("/internal/payouts/status/{runId}", "get"),
             ("/internal/payouts/health", "get"),
             ("/api/tokens/earnings", "get"),
+            ("/api/tokens/request-withdrawal", "post"),
+            ("/api/payouts/{payoutId}", "get"),
+            ("/api/payout-settings", "patch"),
         ] {
             assert!(served["paths"][path][method].is_object(), "{path}");
         }

@@ -7,7 +7,7 @@ use axum::extract::State;
 use chrono::{DateTime, NaiveDate, Utc};
 use http::{HeaderMap, Request};
 use jsonwebtoken::{EncodingKey, Header, encode};
-use payday::config::{Jwt, JwtKeys, Policy};
+use payday::config::{Jwt, JwtKeys, Policy, Withdrawals};
 use payday::db::Db;
 use payday::http::{AppState, Auth, Cors, CronSecrets, Limits, Queues, Verifier};
 use payday::queue::Queue;
@@ -100,6 +100,7 @@ impl Api {
         let state = AppState {
             db: db.clone(),
             policy: policy.into(),
+            withdrawals: Withdrawals::OnDemand,
             auth: Auth { cron_secrets: CronSecrets::new(&[CRON.to_owned()]), tokens: Verifier::new(jwt), limits: Limits::new(0) },
             queues: Queues { create_batch: queue("create"), process_chunk: queue("chunk"), notification: queue("notify") },
             scheduler: Scheduler::new(&settings, "payday".to_owned()),
@@ -110,6 +111,19 @@ impl Api {
     }
 
     pub async fn call(&self, who: Who, method: &str, path: &str, body: Option<Json>) -> (u16, Json) {
+        let (status, text) = self.answer(who, method, path, body).await;
+        let json = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{method} {path}: {error}: {text}"));
+        (status, json)
+    }
+
+    /// A file that must be there.
+    pub async fn text(&self, who: Who, path: &str) -> String {
+        let (status, text) = self.answer(who, "GET", path, None).await;
+        assert_eq!(status, 200, "{path}: {text}");
+        text
+    }
+
+    async fn answer(&self, who: Who, method: &str, path: &str, body: Option<Json>) -> (u16, String) {
         let token = |user: Uuid, roles: &[&str]| {
             let claims = json!({ "sub": user, "aud": "authenticated", "exp": Utc::now().timestamp() + 600, "app_metadata": { "roles": roles } });
             format!("Bearer {}", encode(&Header::default(), &claims, &EncodingKey::from_secret(JWT.as_bytes())).expect("a token"))
@@ -125,7 +139,7 @@ impl Api {
         let response = router::router(self.state.clone(), Cors::default()).oneshot(request).await.expect("an answer");
         let status = response.status().as_u16();
         let body = axum::body::to_bytes(response.into_body(), 8 << 20).await.expect("a body");
-        (status, serde_json::from_slice(&body).expect("JSON"))
+        (status, String::from_utf8(body.to_vec()).expect("text"))
     }
 
     /// A call that must succeed.

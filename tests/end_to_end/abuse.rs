@@ -38,10 +38,20 @@ const fn row(route: (&'static str, &'static str), path: &'static str, body: &'st
     Row { route, path, body, whom, fine }
 }
 
-const ROWS: [Row; 9] = [
+const CANCEL: &str = "/api/tokens/withdrawal-requests/7f9c2ba4-e88f-4c27-8d4d-1b7b7a1a0001/cancel";
+
+const ROWS: [Row; 17] = [
     row(("GET", "/health"), "/health", "", For::Anybody, 200),
     row(("GET", "/openapi.json"), "/openapi.json", "", For::Anybody, 200),
     row(("GET", "/api/tokens/earnings"), "/api/tokens/earnings", "", For::Creators, 200),
+    row(("POST", "/api/tokens/request-withdrawal"), "/api/tokens/request-withdrawal", r#"{"tokenAmount":0}"#, For::Creators, 422),
+    row(("GET", "/api/tokens/withdrawal-requests"), "/api/tokens/withdrawal-requests", "", For::Creators, 200),
+    row(("POST", "/api/tokens/withdrawal-requests/{requestId}/cancel"), CANCEL, "", For::Creators, 404),
+    row(("GET", "/api/payouts"), "/api/payouts", "", For::Creators, 200),
+    row(("GET", "/api/payouts/{payoutId}"), "/api/payouts/7777", "", For::Creators, 404),
+    row(("GET", "/api/statements"), "/api/statements", "", For::Creators, 422),
+    row(("GET", "/api/payout-settings"), "/api/payout-settings", "", For::Creators, 200),
+    row(("PATCH", "/api/payout-settings"), "/api/payout-settings", r#"{"betaEnabled":true}"#, For::Creators, 422),
     row(("POST", "/api/cron/payouts"), "/api/cron/payouts", r#"{"cycleDate":"2025-11-18"}"#, For::Cron, 200),
     row(("POST", "/internal/earnings"), "/internal/earnings", r#"{"earnings":[]}"#, For::Operators, 422),
     row(("POST", "/internal/payouts/run"), "/internal/payouts/run", r#"{"cycleDate":"2025-11-18"}"#, For::Operators, 422),

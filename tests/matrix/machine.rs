@@ -11,18 +11,21 @@ use chrono::{DateTime, Duration as Span, Utc};
 use payday::boundary::Boundary;
 use payday::boundary::faults::Plan;
 use payday::clock::Schedule;
+use payday::config::Withdrawals;
 use payday::db::Db;
 use payday::earnings::NewEarning;
 use payday::error::Result;
 use payday::jobs::{self, Job, Jobs};
 use payday::payouts::cycle;
+use payday::payouts::store::creators::{self, Changes};
 use payday::payouts::sweep::{Pace, Sweeper};
 use payday::queue::{self, Message};
+use payday::withdrawals::{self, Withdrawal};
 use payday::{earnings, notifications, stripe_events};
 use payday_tests::database::Database;
 use payday_tests::queues::QueueServer;
 use payday_tests::stage::{Stage, double_options, event_body};
-use payday_tests::world::World;
+use payday_tests::world::{World, creator};
 use serde_json::{Value, json};
 
 pub const CREATE_BATCH: &str = "create-batch";
@@ -57,6 +60,12 @@ pub enum Delivery {
     Earnings(Vec<NewEarning>),
     Fired(Schedule, DateTime<Utc>),
     Job(Job, Option<DateTime<Utc>>),
+    /// A creator asks for so many tokens; the sender repeats it under the same key until it is told that it was done.
+    Withdraw(u128, i64, Withdrawals),
+    /// A creator takes back what was asked for.
+    CancelWithdrawal(u128),
+    /// A creator chooses another schedule.
+    Settings(u128, Schedule),
     Message(&'static str, String),
     Event(Value),
 }
@@ -275,6 +284,21 @@ impl Machine {
                 let fired = jobs::Fired { job: *job, scheduled_time: *scheduled_time, pace: Pace::default() };
                 self.jobs(db).run(&fired).await?;
             }
+            Delivery::Withdraw(n, tokens, go_out) => {
+                let asked = Withdrawal::new(creator(*n), *tokens, policy)?;
+                let queue = self.queues.client(CREATE_BATCH);
+                withdrawals::request(db, &queue, policy, *go_out, &asked, Some("the one".to_owned())).await?;
+            }
+            Delivery::CancelWithdrawal(n) => {
+                let sql = format!("select id from withdrawal_requests where creator_id = '{}'", creator(*n));
+                withdrawals::cancel(db, creator(*n), self.value(&sql).await).await?;
+            }
+            Delivery::Settings(n, schedule) => {
+                let changes = Changes { schedule: Some(schedule.as_str()), ..Changes::default() };
+                let mut tx = db.begin().await?;
+                creators::change_settings(&mut tx, creator(*n), changes).await?;
+                tx.commit(Boundary::SaveByRequest).await?;
+            }
             Delivery::Message(queue, body) => return self.message(db, is_cold, queue, body).await,
         }
         Ok(true)
@@ -296,6 +320,7 @@ impl Machine {
         let work = |message| async move {
             match message {
                 Message::CreateBatch { run_id } => cycle::create_batches(db, chunks, &self.policy, self.chunk_size, run_id).await,
+                Message::Withdraw { request_id } => withdrawals::make_batch(db, chunks, &self.policy, request_id).await,
                 Message::ProcessChunk { chunk_id } => {
                     payer.process_chunk(chunk_id, Instant::now() + Duration::from_secs(900)).await
                 }
@@ -334,6 +359,7 @@ impl Machine {
                 union all select now() from outbox where sent_at is null
                 union all select now() from payout_runs r where status = 'running'
                           and not exists (select from payout_batches b where b.run_id = r.id and b.halt_reason = 'frozen_operation')
+                union all select now() from withdrawal_requests where status = 'pending' and due_at is not null
                 union all select now() from payout_batches where status = 'processing' or halt_reason = 'stripe_key_rejected'
              ) as next (at)",
         )

@@ -3,6 +3,7 @@
 
 use payday::boundary::Boundary;
 use payday::clock::Schedule;
+use payday::config::Withdrawals;
 use payday::earnings::{NewEarning, Place};
 use payday::jobs::Job;
 use payday::payouts::store::jobs;
@@ -21,23 +22,26 @@ pub enum Story {
     LostHints,
     /// Stripe answers what nobody asked, and a person has to look before the batch goes on.
     Contradiction,
+    /// Creators withdraw at once, with the next cycle, and change their minds.
+    Withdrawals,
 }
 
 impl Story {
-    pub const ALL: [Self; 3] = [Self::Cycle, Self::LostHints, Self::Contradiction];
+    pub const ALL: [Self; 4] = [Self::Cycle, Self::LostHints, Self::Contradiction, Self::Withdrawals];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Cycle => "a cycle",
             Self::LostHints => "lost hints",
             Self::Contradiction => "a contradiction",
+            Self::Withdrawals => "withdrawals",
         }
     }
 
     pub fn chunk_size(self) -> i64 {
         match self {
             Self::Cycle => 3,
-            Self::LostHints => 25,
+            Self::LostHints | Self::Withdrawals => 25,
             Self::Contradiction => 1,
         }
     }
@@ -47,6 +51,7 @@ impl Story {
             Self::Cycle => cycle(machine).await,
             Self::LostHints => lost_hints(machine).await,
             Self::Contradiction => contradiction(machine).await,
+            Self::Withdrawals => withdrawals(machine).await,
         }
     }
 
@@ -89,6 +94,27 @@ impl Story {
                 "told item_needs_a_person",
                 "told run_completed",
             ],
+            Self::Withdrawals => &[
+                // 100 tokens are 4.50; the rest comes with the cycle.
+                "acct_1 asked for 100: paid",
+                "acct_1 earned paid_out=10000000",
+                "acct_1 paid 450: transfer 450 payout 450",
+                "acct_1 paid 550: transfer 550 payout 550",
+                // Changed their mind.
+                "acct_2 asked for 100: canceled",
+                "acct_2 earned paid_out=10000000",
+                "acct_2 paid 1000: transfer 1000 payout 1000",
+                // Is paid by no schedule, and asked for the next cycle.
+                "acct_3 asked for 100: paid",
+                "acct_3 earned available_platform=5500000 paid_out=4500000",
+                "acct_3 paid 450: transfer 450 payout 450",
+                "run semimonthly 2026-11-15 completed",
+                "run withdrawal completed",
+                "run withdrawal completed",
+                "told run_completed",
+                "told run_completed",
+                "told run_completed",
+            ],
         }
     }
 
@@ -105,10 +131,21 @@ impl Story {
     /// The part of the boundaries for whose sake it is told.
     pub fn is_about(self, boundary: Boundary) -> bool {
         let slow_or_lost = matches!(boundary, Boundary::QueueRunsAgain | Boundary::ProlongLease);
+        let of_withdrawals = matches!(
+            boundary,
+            Boundary::RequestWithdrawal
+                | Boundary::CancelWithdrawal
+                | Boundary::BatchWithdrawal
+                | Boundary::TakeDueWithdrawals
+                | Boundary::QueueWithdrawal
+                | Boundary::QueueWithdrawalsAgain
+                | Boundary::SaveByRequest
+        );
         match self {
-            Self::Cycle => !slow_or_lost,
+            Self::Cycle => !slow_or_lost && !of_withdrawals,
             Self::LostHints => slow_or_lost,
             Self::Contradiction => boundary == Boundary::SaveRepliesAndDispatch,
+            Self::Withdrawals => of_withdrawals,
         }
     }
 }
@@ -202,6 +239,29 @@ async fn contradiction(machine: &mut Machine) {
     machine.rest().await;
 }
 
+async fn withdrawals(machine: &mut Machine) {
+    machine.accounts(1..=3);
+    machine.creators(1..=3).await;
+    machine.comes(Delivery::Settings(3, Schedule::Manual));
+    machine.comes(Delivery::Earnings((1..=3).map(|n| earning(&format!("p{n}"), n, 1_000)).collect()));
+    machine.rest().await;
+    machine.comes(Delivery::Withdraw(1, 100, Withdrawals::OnDemand));
+    machine.comes(Delivery::Withdraw(2, 100, Withdrawals::NextCycle));
+    machine.comes(Delivery::Withdraw(3, 100, Withdrawals::NextCycle));
+    machine.rest().await;
+    machine.double.settle_payouts();
+    machine.hear(false);
+    machine.comes(Delivery::CancelWithdrawal(2));
+    machine.rest().await;
+    // They were asked for before the cycle's cut-off.
+    machine.run("update withdrawal_requests set created_at = '2026-11-10T00:00:00Z'").await;
+    machine.comes(Delivery::Fired(Schedule::Semimonthly, cutoff()));
+    machine.rest().await;
+    machine.double.settle_payouts();
+    machine.hear(false);
+    machine.rest().await;
+}
+
 /// The end, as [`Story::end`] says it.
 pub async fn end_of(machine: &Machine) -> Vec<String> {
     machine
@@ -213,7 +273,9 @@ pub async fn end_of(machine: &Machine) -> Vec<String> {
                 union all
                 select account || ' ' || status || ' ' || amount_minor || ': transfer ' || transfer_minor || ' payout ' || payout_minor from payout_items
                 union all
-                select 'run ' || schedule || ' ' || cycle_on || ' ' || status from payout_runs
+                select 'run ' || case when kind = 'scheduled' then schedule || ' ' || cycle_on else kind end || ' ' || status from payout_runs
+                union all
+                select a.account || ' asked for ' || w.token_amount || ': ' || w.status from withdrawal_requests w join stripe_accounts a on a.payee_id = w.creator_id
                 union all
                 select 'told ' || kind from outbox where kind <> 'batch_halted' and sent_at is not null
                 union all

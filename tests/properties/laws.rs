@@ -6,11 +6,13 @@ use chrono::{DateTime, NaiveDate};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use payday::clock::parse_date;
 use payday::earnings::{self, NewEarning, Value};
-use payday::http::Cursor;
+use payday::http::{Csv, Cursor};
 use payday::id::{ChunkId, RunId};
+use payday::payouts::store::creators::Standing;
 use payday::queue::Message;
 use payday::rails::{Leg, Outcome};
 use payday::stripe_events::signature::verify;
+use payday::withdrawals::{Parts, Withdrawal, decide};
 use payday_local::cron::Timing;
 use payday_local::stripe_double::signature;
 use payday_tests::world::policy;
@@ -158,6 +160,7 @@ proptest! {
     fn a_message_reads_back_as_it_was_sent(id in any::<i64>()) {
         for message in [
             Message::CreateBatch { run_id: RunId(id) },
+            Message::Withdraw { request_id: Uuid::from_u64_pair(id.unsigned_abs(), 7) },
             Message::ProcessChunk { chunk_id: ChunkId(id) },
             Message::Notification { outbox_id: id },
         ] {
@@ -174,6 +177,55 @@ proptest! {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(&cursor).expect("base64");
         let forged = BASE64_URL_SAFE_NO_PAD.encode(altered(&bytes, at, by));
         prop_assert!(Cursor::read::<i64>("failures:1", &forged).is_err());
+    }
+
+    #[test]
+    fn no_cell_of_a_file_is_a_formula_and_every_line_has_its_cells(cells in prop::collection::vec(prop::collection::vec("\\PC{0,12}|[=+@\\-\t\r\n\",]{0,6}", 3), 0..10)) {
+        let mut file = Csv::new(&["a", "b", "c"]).expect("a header");
+        for line in &cells {
+            file.line(line.iter().map(String::as_str)).expect("a line");
+        }
+        let text = file.text().expect("a file");
+        let read: Vec<csv::StringRecord> = csv::Reader::from_reader(text.as_bytes()).records().collect::<Result<_, _>>().expect("lines");
+        prop_assert_eq!(read.len(), cells.len());
+        for (record, line) in read.iter().zip(&cells) {
+            for (cell, written) in record.iter().zip(line) {
+                prop_assert!(!cell.starts_with(['=', '+', '-', '@', '\t', '\r']) && !cell.contains(char::is_control), "{:?}", cell);
+                let plain = |text: &str| text.chars().filter(|letter| !letter.is_control() && *letter != ' ').collect::<String>();
+                prop_assert_eq!(plain(cell.strip_prefix('\'').unwrap_or(cell)), plain(written.strip_prefix('\'').filter(|_| cell == written).unwrap_or(written)));
+            }
+        }
+    }
+
+    #[test]
+    fn a_withdrawal_takes_what_its_tokens_are_worth_and_no_more_than_there_is(
+        tokens in 1..=10_000_000_i64, transfer in 0..=1_000_000_i64, connected in 0..=1_000_000_i64, minimum in 1..=5_000_i64, automatic in any::<bool>(),
+        code in prop::sample::select(vec!["usd", "jpy", "isk", "huf", "kwd"]),
+    ) {
+        let mut policy = policy();
+        policy.default_currency = code.parse().expect("a currency");
+        let currency = policy.default_currency;
+        let unit = if automatic { currency.transfer_multiple() } else { currency.payout_multiple() };
+        // As the database splits what is payable: in steps that Stripe takes, nothing connected where Stripe pays out by itself.
+        let connected = if automatic { 0 } else { connected / currency.transfer_multiple() * currency.transfer_multiple() };
+        let payable = (transfer + connected) / unit * unit;
+        let standing = Standing {
+            schedule: "semimonthly".to_owned(), timezone: None, ready: true, automatic, currency: Some(currency.code()), held_micros: 0, available_micros: 0,
+            under_way_micros: 0, paid_out_micros: 0, debt_micros: 0, payable_minor: payable, transfer_minor: (payable - connected).max(0),
+            minimum_minor: Some(minimum), reason: None,
+        };
+        let asked = Withdrawal::new(Uuid::nil(), tokens, &policy).expect("tokens");
+        let worth = asked.micros / currency.micros_per_minor();
+        match decide(&asked, Some(&standing)) {
+            Ok(Parts { transfer_minor, connected_minor }) => {
+                let amount = transfer_minor + connected_minor;
+                prop_assert!(amount >= minimum && amount <= worth && worth - amount < unit && amount % unit == 0);
+                prop_assert!((0..=standing.transfer_minor).contains(&transfer_minor) && (0..=payable - standing.transfer_minor).contains(&connected_minor));
+                prop_assert_eq!(transfer_minor % currency.transfer_multiple(), 0);
+            }
+            Err(error) if error.code == "INSUFFICIENT_BALANCE" => prop_assert!(worth > payable),
+            Err(error) => prop_assert!(error.code == "BELOW_MINIMUM" && worth / unit * unit < minimum),
+        }
     }
 
     #[test]

@@ -11,37 +11,50 @@ use payday::config::{Jwt, JwtKeys, Policy};
 use payday::earnings::routes::{EarningsBody, checked};
 use payday::earnings::{self, NewEarning};
 use payday::error::{Error, Result};
-use payday::http::{Auth, Caller, CronCaller, CronSecrets, Json, Limits, MIB, PageQuery, Query, Verifier};
+use payday::http::{Auth, Caller, CronCaller, CronSecrets, IdempotencyKey, Json, Limits, MIB, PageQuery, Query, Verifier};
 use payday::http_client::Answer;
 use payday::money::{Currency, scaled};
+use payday::payouts::routes::settings::SettingsBody;
+use payday::payouts::routes::statements::StatementQuery;
 use payday::queue::Message;
 use payday::rails::{Asked, Leg, Outcome, Reply, read_answer};
 use payday::stripe_events::{Event, signature};
+use payday::withdrawals::Withdrawal;
+use payday::withdrawals::routes::WithdrawalBody;
 use payday::{clock, payees};
 use payday_local::cron::Timing;
 use payday_local::template::{self, Place};
 use payday_tests::world::{at, policy};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
 /// A name, which is also the folder of its corpus, and the parser.
 pub type Parser = (&'static str, fn(&[u8]) -> bool);
 
 /// A new parser at the edge gets a line here, a folder in `tests/corpus/` and its shapes in `growth.rs`.
-pub const PARSERS: [Parser; 14] = [
+pub const PARSERS: [Parser; 18] = [
     ("accounts-csv", |input| payees::import::parse(input).is_ok()),
     ("currency", |input| text(input).is_some_and(|text| text.parse::<Currency>().is_ok())),
     ("date", |input| text(input).is_some_and(|text| clock::parse_date(text).is_ok())),
     ("decimal", |input| text(input).is_some_and(|text| scaled(text, 6).is_some())),
     ("earnings-csv", |input| earnings::import::parse(input, &policy()).is_ok()),
     ("earnings-json", |input| earnings_body(input.to_vec(), &policy()).is_ok()),
+    ("idempotency-key", |input| recognised_key(input)),
     ("page", is_page),
     ("queue-message", |input| text(input).is_some_and(|text| Message::parse(text).is_ok())),
     ("schedule", is_schedule),
+    ("settings-json", |input| body::<SettingsBody>(input).and_then(SettingsBody::checked).is_ok()),
     ("signature-header", is_signed),
+    ("statement-query", |input| query::<StatementQuery>(input).is_some_and(|query| query.read().is_ok())),
     ("stripe-answer", is_accepted),
     ("template", is_template),
     ("token", |input| text(input).is_some_and(|token| bearer(token).is_ok())),
     ("webhook-body", is_event),
+    ("withdrawal-json", |input| {
+        let asked = body::<WithdrawalBody>(input).and_then(|body| Withdrawal::new(Uuid::nil(), body.token_amount, &policy()));
+        asked.is_ok_and(|asked| asked.micros > 0)
+    }),
 ];
 
 pub const SECRET: &str = "a shared secret of the tests";
@@ -60,6 +73,27 @@ pub fn earnings_body(input: Vec<u8>, policy: &Policy) -> Result<Vec<NewEarning>>
     let body = Json::<EarningsBody, { 5 * MIB }>::from_request(request.expect("a request"), &());
     let Json(body) = body.now_or_never().expect("the whole body is there")?;
     checked(body, policy, now())
+}
+
+/// A JSON body as a route reads it.
+fn body<T: DeserializeOwned>(input: &[u8]) -> Result<T> {
+    let request = Request::post("/").header("content-type", "application/json").body(Body::from(input.to_vec()));
+    let read = Json::<T>::from_request(request.expect("a request"), &());
+    read.now_or_never().expect("the whole body is there").map(|Json(body)| body)
+}
+
+/// The query of an address as a route reads it.
+fn query<T: DeserializeOwned>(input: &[u8]) -> Option<T> {
+    let request = Request::get(format!("/list?{}", text(input)?)).body(()).ok()?;
+    let (mut parts, ()) = request.into_parts();
+    Query::<T>::from_request_parts(&mut parts, &()).now_or_never().expect("nothing is fetched").ok().map(|Query(query)| query)
+}
+
+fn recognised_key(input: &[u8]) -> bool {
+    let Ok(request) = Request::get("/").header("idempotency-key", input).body(()) else { return false };
+    let (mut parts, ()) = request.into_parts();
+    let key = IdempotencyKey::from_request_parts(&mut parts, &()).now_or_never().expect("nothing is fetched");
+    key.is_ok_and(|IdempotencyKey(key)| key.is_some())
 }
 
 fn auth() -> Auth {
@@ -89,10 +123,7 @@ pub fn is_cron_secret(value: &[u8]) -> bool {
 }
 
 fn is_page(input: &[u8]) -> bool {
-    let Some(request) = text(input).and_then(|query| Request::get(format!("/list?{query}")).body(()).ok()) else { return false };
-    let (mut parts, ()) = request.into_parts();
-    let query = Query::<PageQuery>::from_request_parts(&mut parts, &()).now_or_never().expect("nothing is fetched");
-    query.and_then(|Query(query)| query.page::<i64>("list")).is_ok()
+    query::<PageQuery>(input).is_some_and(|query| query.page::<i64>("list").is_ok())
 }
 
 fn is_schedule(input: &[u8]) -> bool {

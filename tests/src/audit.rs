@@ -80,6 +80,8 @@ async fn nothing_forgotten(system: &System, expected: &Expected) {
         ),
         ("nothing is due", "select id, status, due_at from payout_items where due_at <= now() and status <> 'pending'"),
         ("whoever waits has a reason", "select id, status from payout_items where status in ('awaiting_funds', 'failed', 'payout_blocked', 'needs_review') and failure_code is null and failure_reason is null"),
+        ("no withdrawal is due", "select w.id from withdrawal_requests w where w.status = 'pending' and w.due_at <= now()
+             and not exists (select from payout_items i where i.creator_id = w.creator_id and i.currency = w.currency and is_unsettled(i.status))"),
         ("no event is due", "select id, type from stripe_events where due_at <= now()"),
         ("no attempt is open", "select o.id, o.state from payout_operations o where o.state in ('dispatched', 'unknown', 'not_run')
              and not exists (select from payout_items i join payout_batches b on b.id = i.batch_id where i.id = o.item_id and b.status = 'halted')"),
@@ -87,7 +89,7 @@ async fn nothing_forgotten(system: &System, expected: &Expected) {
              where (r.status = 'completed') <> (o.id is not null)"),
         ("every message was sent", "select id, kind from outbox where sent_at is null"),
         ("everybody with a balance was paid, or has a reason", "select r.id, b.payee_id from payout_runs r cross join payee_balances b
-             where r.batches_created_at is not null and b.held_platform + b.held_connected + b.available_platform + b.available_connected > 0
+             where r.kind = 'scheduled' and r.batches_created_at is not null and b.held_platform + b.held_connected + b.available_platform + b.available_connected > 0
                and exists (select from creator_earnings e where e.creator_id = b.payee_id and e.currency = b.currency and e.created_at < r.batches_created_at)
                and not exists (select from payout_exclusions x where x.run_id = r.id and x.creator_id = b.payee_id and x.currency = b.currency)
                and not exists (select from payout_items i join payout_batches p on p.id = i.batch_id where p.run_id = r.id and i.creator_id = b.payee_id and i.currency = b.currency)"),

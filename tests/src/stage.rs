@@ -144,6 +144,7 @@ impl Stage {
              update stripe_accounts set destination_changed_at = destination_changed_at - {passed};
              update outbox set queued_at = queued_at - {passed} where sent_at is null;
              update payout_runs set started_at = started_at - {passed}, queued_at = queued_at - {passed};
+             update withdrawal_requests set due_at = due_at - {passed}, queued_at = queued_at - {passed} where status = 'pending';
              update stripe_events set due_at = due_at - {passed};
              update rate_budgets set next_at = next_at - {passed}, slowed_at = slowed_at - {passed}"
         ))

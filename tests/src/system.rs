@@ -254,6 +254,7 @@ impl System {
             ("payout_chunks", &["leased_until", "queued_at"]),
             ("payout_operations", &["first_dispatched_at", "dispatched_at", "send_deadline", "unknown_since"]),
             ("payout_runs", &["queued_at", "started_at"]),
+            ("withdrawal_requests", &["due_at", "queued_at"]),
             ("stripe_events", &["due_at"]),
             ("stripe_accounts", &["destination_changed_at", "state_at"]),
             ("rate_budgets", &["next_at", "slowed_at"]),
@@ -275,6 +276,8 @@ impl System {
                      where i.due_at is not null and (b.halt_reason is null or b.halt_reason = 'awaiting_funds')
                      union all select 'run', id, status, null from payout_runs r where status = 'running'
                         and not exists (select from payout_batches b where b.run_id = r.id and b.status = 'halted')
+                     union all select 'withdrawal', null, w.id::text, due_at from withdrawal_requests w where status = 'pending' and due_at is not null
+                        and not exists (select from payout_items i where i.creator_id = w.creator_id and i.currency = w.currency and is_unsettled(i.status))
                      union all select 'event', null, id, due_at from stripe_events where due_at <= now()
                      union all select 'account', null, account, null from stripe_accounts where stale
                      union all select 'message', id, kind, queued_at from outbox where sent_at is null",

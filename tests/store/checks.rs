@@ -107,7 +107,9 @@ const OF_THE_LEDGER: &[Plant] = &[
     ),
     (
         &[post!("paid_out", "reserved_platform")],
-        &["reserved_is_what_items_keep: payee C1 usd: 7 and 0 micros are reserved on the platform and connected, items keep"],
+        &[
+            "reserved_is_what_items_keep: payee C1 usd: 7 and 0 micros are reserved on the platform and connected, items and pending withdrawals keep",
+        ],
     ),
     (
         &["insert into earning_reversals (earning_id, source, cumulative_gross_micros, gross_micros, net_micros)
@@ -210,6 +212,23 @@ const OF_BATCHES: &[Plant] = &[
     (
         &["update payout_batches set completed_at = null, status = 'processing'"],
         &["runs_are_their_batches: run 1: completed, and its batches are 1 processing"],
+    ),
+    (
+        &["insert into withdrawal_requests (creator_id, token_amount, currency, amount_micros, transfer_minor)
+           select creator_id, 1, 'usd', 45000, 4 from payout_items where id = 1"],
+        &[
+            "reserved_is_what_items_keep: payee C1 usd: 0 and 0 micros are reserved on the platform and connected, items and pending withdrawals keep 40000",
+        ],
+    ),
+    (
+        &["insert into withdrawal_requests (creator_id, token_amount, currency, amount_micros, transfer_minor, status, item_id)
+           select creator_id, 1, 'usd', 45000, amount_minor, 'batched', id from payout_items where id in (1, 3)"],
+        &["withdrawals_follow_their_items: withdrawal"],
+    ),
+    (
+        &["insert into withdrawal_requests (creator_id, token_amount, currency, amount_micros, status)
+           select creator_id, 1, 'usd', 45000, 'paid' from payout_items where id = 1"],
+        &["withdrawals_follow_their_items: withdrawal"],
     ),
     (
         &[

@@ -7,14 +7,19 @@ use std::path::Path;
 use chrono::Duration as Span;
 use payday::boundary::Boundary;
 use payday::clock::Schedule;
+use payday::config::Withdrawals;
 use payday::earnings::{NewEarning, Place};
 use payday::id::{BatchId, ChunkId, ItemId, RunId};
 use payday::notifications;
 use payday::payouts::checks::{self, Breach, Check};
 use payday::payouts::report;
+use payday::payouts::statement::Period;
+use payday::payouts::store::creators::{self, Changes};
 use payday::payouts::store::{self, batches, chunks, jobs, reports};
 use payday::rails::Leg;
+use payday::withdrawals::{self, Withdrawal};
 use payday_local::stripe_double::{DestinationCharge, Fault, FaultRule, When};
+use payday_tests::queues::QueueServer;
 use payday_tests::stage::Stage;
 use payday_tests::world::{CYCLE, creator, cutoff, day, earning};
 
@@ -33,8 +38,15 @@ async fn the_rest(stage: &Stage) {
     reports::controls(tx).await.expect("controls");
     reports::halted(tx, 10).await.expect("batches");
     reports::give_up_after(tx, std::time::Duration::from_secs(5)).await.expect("a setting");
-    reports::creator_facts(tx, creator(1), &stage.policy, now).await.expect("facts").expect("the creator");
-    reports::creator_money(tx, creator(1), &stage.policy, now).await.expect("money");
+    creators::standing(tx, creator(1), &stage.policy, now).await.expect("a standing");
+    let chosen = creators::change_settings(tx, creator(1), Changes::default()).await.expect("settings");
+    assert_eq!(creators::settings(tx, creator(1)).await.expect("settings"), Some(chosen));
+    creators::payouts(tx, creator(1), Some(1 << 40), 10).await.expect("payouts");
+    creators::story(tx, creator(1), 1).await.expect("a story");
+    let period = Period::of_year(2026, stage.policy.calendar.zone, cutoff()).expect("a year");
+    store::statements::earned(tx, creator(1), &period).await.expect("earnings");
+    store::statements::taken_back(tx, creator(1), &period).await.expect("reversals");
+    store::statements::paid(tx, creator(1), &period).await.expect("payouts");
     batches::schedules_run_on(tx, day(CYCLE)).await.expect("schedules");
     jobs::running_since_before(tx, now).await.expect("runs");
     jobs::oldest_unknown(tx).await.expect("an age");
@@ -116,8 +128,29 @@ async fn tour(stage: &Stage) {
     batches::remember_policy(&mut tx, &stage.policy).await.expect("remembered");
     drop(tx);
     payday::earnings::mature(&stage.db, cutoff()).await.expect("matured");
+    withdraw(stage).await;
     checks::verify(&stage.db).await.expect("verified");
     the_rest(stage).await;
+}
+
+/// One withdrawal is paid, one canceled, and a lost one comes back.
+async fn withdraw(stage: &Stage) {
+    let queues = QueueServer::start(&["create-batch", "process-chunk"]).await;
+    let queue = queues.client("create-batch");
+    stage.earned(7, 2_000).await;
+    let asked = Withdrawal::new(creator(7), 100, &stage.policy).expect("tokens");
+    let ask = async |key: &str| {
+        withdrawals::request(&stage.db, &queue, &stage.policy, Withdrawals::OnDemand, &asked, Some(key.to_owned())).await
+    };
+    let paid = ask("a").await.expect("a request");
+    assert_eq!(ask("a").await.expect("the same").id, paid.id);
+    let canceled = ask("b").await.expect("a request");
+    withdrawals::cancel(&stage.db, creator(7), canceled.id).await.expect("canceled");
+    withdrawals::sweep(&stage.db, &queue, Span::zero()).await.expect("swept");
+    let chunks = queues.client("process-chunk");
+    withdrawals::make_batch(&stage.db, &chunks, &stage.policy, paid.id).await.expect("a batch");
+    let mut tx = stage.tx().await;
+    withdrawals::store::page(&mut tx, creator(7), None, 10).await.expect("a page");
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! SQS `payout.create-batch` → batches, items and chunks of a run. Run again at any point, it ends in the same state.
+//! SQS `payout.create-batch` → batches, items and chunks of a run; `payout.withdraw` → the batch of a withdrawal request. Run
+//! again at any point, it ends in the same state.
 
 // In release the compiler looks deeper into the nested futures than its default allows.
 #![recursion_limit = "256"]
@@ -9,7 +10,7 @@ use payday::boundary::Boundary;
 use payday::db::Db;
 use payday::payouts::cycle::create_batches;
 use payday::queue::{self, Message, Queue};
-use payday::{aws, config, telemetry};
+use payday::{aws, config, telemetry, withdrawals};
 use tokio::sync::OnceCell;
 
 /// Made in the first invocation: secrets are not handed out before.
@@ -27,6 +28,7 @@ async fn main() -> Result<(), Error> {
         let work = |message| async move {
             match message {
                 Message::CreateBatch { run_id } => create_batches(db, chunks, policy, chunk_size, run_id).await,
+                Message::Withdraw { request_id } => withdrawals::make_batch(db, chunks, policy, request_id).await,
                 Message::ProcessChunk { .. } | Message::Notification { .. } => Err(queue::not_for("batch-creator")),
             }
         };

@@ -34,7 +34,9 @@ async fn main() -> Result<(), Error> {
         let work = |message| async move {
             match message {
                 Message::ProcessChunk { chunk_id } => payer.process_chunk(chunk_id, until).await,
-                Message::CreateBatch { .. } | Message::Notification { .. } => Err(queue::not_for("chunk-processor")),
+                Message::CreateBatch { .. } | Message::Withdraw { .. } | Message::Notification { .. } => {
+                    Err(queue::not_for("chunk-processor"))
+                }
             }
         };
         Ok::<_, Error>(queue::each(Boundary::ChunkMessage, event.payload, work).await)

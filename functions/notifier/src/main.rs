@@ -22,7 +22,9 @@ async fn main() -> Result<(), Error> {
         let work = |message| async move {
             match message {
                 Message::Notification { outbox_id } => notifications::deliver(db, outbox_id).await,
-                Message::CreateBatch { .. } | Message::ProcessChunk { .. } => Err(queue::not_for("notifier")),
+                Message::CreateBatch { .. } | Message::Withdraw { .. } | Message::ProcessChunk { .. } => {
+                    Err(queue::not_for("notifier"))
+                }
             }
         };
         Ok::<_, Error>(queue::each(Boundary::NotificationMessage, event.payload, work).await)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::FromRef;
 
 use super::auth::Auth;
-use crate::config::Policy;
+use crate::config::{Policy, Withdrawals};
 use crate::db::Db;
 use crate::queue::Queue;
 use crate::schedule::Scheduler;
@@ -14,6 +14,7 @@ use crate::schedule::Scheduler;
 pub struct AppState {
     pub db: Db,
     pub policy: Arc<Policy>,
+    pub withdrawals: Withdrawals,
     pub auth: Auth,
     pub queues: Queues,
     pub scheduler: Scheduler,

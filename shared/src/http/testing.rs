@@ -8,7 +8,7 @@ use tower::ServiceExt;
 use uuid::Uuid;
 
 use super::{AppState, Auth, Cors, CronSecrets, Limits, Queues, Verifier};
-use crate::config::{Jwt, JwtKeys, Policy};
+use crate::config::{Jwt, JwtKeys, Policy, Withdrawals};
 use crate::db::Db;
 use crate::queue::Queue;
 use crate::schedule::Scheduler;
@@ -35,6 +35,7 @@ async fn state() -> AppState {
     AppState {
         db: Db::connect("postgres://nobody@127.0.0.1:1/nothing", 1).expect("an address"),
         policy: policy().into(),
+        withdrawals: Withdrawals::OnDemand,
         auth: Auth {
             cron_secrets: CronSecrets::new(&[CRON_SECRET.to_owned()]),
             tokens: Verifier::new(keys),

@@ -68,7 +68,8 @@ checks! {
     NotNegative = "accounts_are_not_negative", Cheap:
         "No account of a payee is below zero, except debt, and at_stripe after a reversal that Stripe made.";
     InFlight = "in_flight_is_open_transfers", Cheap: "What is in flight is what open transfer operations carry.";
-    Reserved = "reserved_is_what_items_keep", Cheap: "What is reserved is what items keep that are not sent yet.";
+    Reserved = "reserved_is_what_items_keep", Cheap:
+        "What is reserved is what items keep that are not sent yet, and what pending withdrawals ask for.";
     AtStripe = "at_stripe_is_what_arrived", Whole: "What is at Stripe is what transfers brought there and has not left.";
     OneLiveObject = "one_live_object_per_leg", Cheap: "An item has at most one live Stripe object for each leg.";
     ClosedBefore = "attempts_follow_closed_ones", Cheap: "No attempt follows one that is not closed.";
@@ -82,6 +83,7 @@ checks! {
     Totals = "batch_total_is_its_items", Cheap: "A batch's total is the sum of its items.";
     Counts = "counts_are_the_items", Whole: "A batch's counts by status are its items'.";
     Runs = "runs_are_their_batches", Whole: "A completed run has its batches, and each was completed.";
+    Withdrawals = "withdrawals_follow_their_items", Whole: "A withdrawal is as its item is, and of the same amount.";
     OneBatch = "one_batch_per_hash", Whole: "A batch hash has one batch.";
     OneEffect = "webhooks_have_one_effect", Whole: "What Stripe took back was booked once, however often it was told.";
     KnownObjects = "objects_at_stripe_are_ours", Whole: "No event bears the mark of an attempt that was never dispatched.";

@@ -176,13 +176,15 @@ pub async fn create_batches(tx: &mut Tx, run: &Run, policy: &Policy, chunk_size:
          select $1, creator_id, currency, reason, balance_micros, payable_minor from candidates where reason is not null",
     );
     let excluded = tx.run(excluded.bind(run.id)).await?.rows_affected();
-    tx.run(
-        query("update payout_runs set batches_created_at = $2, policy = $3 where id = $1")
-            .bind(run.id)
-            .bind(now)
-            .bind(policy_json),
-    )
-    .await?;
+    // Withdrawals that wait for this cycle go out right after it, also of those whom no schedule pays.
+    let done = query(
+        "with due as (
+            update withdrawal_requests w set due_at = $2 from payee_facts f
+            where w.status = 'pending' and w.due_at is null and w.created_at <= $4 and f.payee_id = w.creator_id and f.schedule in ($5, 'manual')
+         )
+         update payout_runs set batches_created_at = $2, policy = $3 where id = $1",
+    );
+    tx.run(done.bind(run.id).bind(now).bind(policy_json).bind(run.cutoff_at).bind(run.schedule.clone())).await?;
     tx.run(query(FORGET_PLANS)).await?;
     Ok(Created { batches: currencies.len() as u64, items: made, excluded })
 }

@@ -39,6 +39,11 @@ pub async fn of_items(tx: &mut Tx, chunk: Option<ChunkId>) -> Result<Vec<(String
                 select from payout_operations t where t.item_id = i.id and t.leg = 'transfer' and t.state not in ('rejected', 'canceled')) end as is_back) w
             where is_unsettled(i.status) and ($1::bigint is null or i.creator_id = any (array(select creator_id from payout_items where chunk_id = $1)))
             group by i.creator_id, i.currency
+         ), asked as (
+            select w.creator_id, w.currency, sum(w.transfer_minor * c.micros_per_minor) as platform, sum(w.connected_minor * c.micros_per_minor) as connected
+            from withdrawal_requests w join currencies c on c.code = w.currency
+            where w.status = 'pending' and ($1::bigint is null or w.creator_id = any (array(select creator_id from payout_items where chunk_id = $1)))
+            group by w.creator_id, w.currency
          )
          select v.name, v.line
          from attempts a
@@ -95,6 +100,8 @@ pub async fn of_items(tx: &mut Tx, chunk: Option<ChunkId>) -> Result<Vec<(String
          union all
          select v.name, v.line
          from payee_balances b left join kept k on k.creator_id = b.payee_id and k.currency = b.currency
+         left join asked a on a.creator_id = b.payee_id and a.currency = b.currency
+         cross join lateral (select coalesce(k.platform, 0) + coalesce(a.platform, 0) as platform, coalesce(k.connected, 0) + coalesce(a.connected, 0) as connected) r
          cross join lateral (values
             ('accounts_are_not_negative', case when least(b.held_platform, b.held_connected, b.available_platform, b.available_connected,
                                                           b.reserved_platform, b.reserved_connected, b.in_flight, b.paid_out, -b.debt) < 0 then
@@ -105,9 +112,9 @@ pub async fn of_items(tx: &mut Tx, chunk: Option<ChunkId>) -> Result<Vec<(String
                 format('payee %s %s: %s micros are at Stripe, and no transfer was reversed', b.payee_id, b.currency, b.at_stripe) end),
             ('in_flight_is_open_transfers', case when b.in_flight <> coalesce(k.in_flight, 0) then
                 format('payee %s %s: %s micros are in flight, open transfers carry %s', b.payee_id, b.currency, b.in_flight, coalesce(k.in_flight, 0)) end),
-            ('reserved_is_what_items_keep', case when b.reserved_platform <> coalesce(k.platform, 0) or b.reserved_connected <> coalesce(k.connected, 0) then
-                format('payee %s %s: %s and %s micros are reserved on the platform and connected, items keep %s and %s',
-                       b.payee_id, b.currency, b.reserved_platform, b.reserved_connected, coalesce(k.platform, 0), coalesce(k.connected, 0)) end)
+            ('reserved_is_what_items_keep', case when b.reserved_platform <> r.platform or b.reserved_connected <> r.connected then
+                format('payee %s %s: %s and %s micros are reserved on the platform and connected, items and pending withdrawals keep %s and %s',
+                       b.payee_id, b.currency, b.reserved_platform, b.reserved_connected, r.platform, r.connected) end)
          ) as v (name, line)
          where ($1::bigint is null or b.payee_id = any (array(select creator_id from payout_items where chunk_id = $1))) and v.line is not null
          union all
@@ -173,6 +180,14 @@ pub async fn of_everything(tx: &mut Tx) -> Result<Vec<(String, String)>> {
          from payout_runs r
          where r.status = 'completed'
            and (r.batches_created_at is null or exists (select from payout_batches b where b.run_id = r.id and b.completed_at is null))
+         union all
+         select 'withdrawals_follow_their_items',
+                format('withdrawal %s of payee %s: %s, of %s minor units, its item %s is %s, of %s', w.id, w.creator_id, w.status, w.transfer_minor + w.connected_minor,
+                       i.id, i.status, i.amount_minor)
+         from withdrawal_requests w left join payout_items i on i.id = w.item_id
+         where i.amount_minor <> w.transfer_minor + w.connected_minor
+            or i.id is not null and w.status <> case i.status when 'paid' then 'paid' when 'failed' then 'failed' when 'canceled' then 'failed' else 'batched' end
+            or i.id is null and w.status not in ('pending', 'canceled', 'failed')
          union all
          select 'one_batch_per_hash', format('hash %s: batches %s, expected one', batch_hash, string_agg(id::text, ' and ' order by id))
          from payout_batches group by batch_hash having count(*) > 1

@@ -1,7 +1,7 @@
 //! The SQL of paying a chunk. The number of statements does not grow with the number of items.
 //!
-//! Locks are always taken in the order item → payee's balance → batch, and within a table by id, so that workers, webhooks
-//! and jobs never wait for each other in a circle: postings first, statuses last.
+//! Locks are always taken in the order item → payee's balance → withdrawal request → batch, and within a table by id, so that
+//! workers, webhooks and jobs never wait for each other in a circle: postings first, statuses last.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value as Json, json};
@@ -224,7 +224,7 @@ pub async fn recheck(tx: &mut Tx, items: &[ItemId], policy: &Policy, now: DateTi
     tx.all(statement.bind(items.iter().map(|id| id.0).collect::<Vec<_>>()).bind(policy).bind(now)).await
 }
 
-/// Writes a wave, in one statement. If anything is no longer as it was loaded, it is refused as a whole and the caller reads again.
+/// Writes a wave, in one statement; a withdrawal request follows its item. If anything is no longer as it was loaded, it is refused as a whole and the caller reads again.
 pub async fn save(tx: &mut Tx, wave: &Wave, now: DateTime<Utc>) -> Result<()> {
     // The new attempts come after the old ones are closed, since an item has one open attempt.
     let statement = query_as(
@@ -267,6 +267,11 @@ pub async fn save(tx: &mut Tx, wave: &Wave, now: DateTime<Utc>) -> Result<()> {
                 payout_minor bigint, failure_code text, failure_reason text, due_at timestamptz, waiting_since timestamptz, arrival_on date)
             where i.id = u.id and i.status = u.was
             returning 1
+         ), withdrawals as (
+            update withdrawal_requests w set status = u.becomes, updated_at = $5
+            from (select id, case status when 'paid' then 'paid' when 'failed' then 'failed' when 'canceled' then 'failed' else 'batched' end as becomes
+                  from jsonb_to_recordset($4) as i (id bigint, status text)) as u
+            where w.item_id = u.id and w.status <> u.becomes
          )
          select closed.operations, (select count(*) from items) from closed",
     )

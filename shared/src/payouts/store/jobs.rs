@@ -150,13 +150,18 @@ pub async fn release_funded(tx: &mut Tx, currency: &str, available_minor: i64, n
     Ok(released)
 }
 
-/// Failed items that may be taken up again: their payee is there to be asked about, fewest retries first.
+/// Failed items that may be taken up again: their payee is there to be asked about, fewest retries first. A failed withdrawal
+/// is over for its creator, who has the money back and asks anew.
 pub async fn failed_items(tx: &mut Tx, max_retries: i32, limit: i64) -> Result<Vec<ItemId>> {
     let rows: Vec<(ItemId,)> = tx
         .all(
-            query_as("select id from payout_items where status = 'failed' and retries < $1 order by id limit $2")
-                .bind(max_retries)
-                .bind(limit),
+            query_as(
+                "select id from payout_items i where status = 'failed' and retries < $1
+                   and not exists (select from withdrawal_requests w where w.item_id = i.id)
+                 order by id limit $2",
+            )
+            .bind(max_retries)
+            .bind(limit),
         )
         .await?;
     Ok(rows.into_iter().map(|(id,)| id).collect())
