@@ -201,14 +201,14 @@ pub enum Withdrawals {
     NextCycle,
 }
 
-/// `WITHDRAWALS`
-pub fn withdrawals() -> Result<Withdrawals> {
+/// `WITHDRAWAL_TIMING`
+pub fn withdrawal_timing() -> Result<Withdrawals> {
     let read = |text: &str| match text {
         "on_demand" => Some(Withdrawals::OnDemand),
         "next_cycle" => Some(Withdrawals::NextCycle),
         _ => None,
     };
-    parsed("WITHDRAWALS", "on_demand", read, "on_demand or next_cycle")
+    parsed("WITHDRAWAL_TIMING", "on_demand", read, "on_demand or next_cycle")
 }
 
 /// `CHUNK_SIZE`: items handed to a worker together.

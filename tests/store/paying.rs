@@ -6,7 +6,7 @@ use chrono::Duration as Span;
 use payday::earnings::{NewEarning, Place};
 use payday_local::stripe_double::Rates;
 use payday_tests::stage::{Stage, control};
-use payday_tests::world::{CYCLE, creator, currency, earning, ready_account};
+use payday_tests::world::{CYCLE, World, creator, currency, cutoff, earning, ready_account};
 use serde_json::json;
 
 #[tokio::test]
@@ -340,4 +340,47 @@ async fn the_next_cycle_pays_only_what_is_new() {
     assert_eq!(stage.statuses().await, "in_transit=1 paid=2");
     stage.later(Span::days(3)).await;
     stage.audit().await;
+}
+
+#[tokio::test]
+async fn eligibility_is_asked_again_of_items_about_to_be_sent_with_their_own_reservation_counted() {
+    let world = World::new().await;
+    let changes = [
+        ("", "-"),
+        ("update creator_payout_settings set payout_enabled = false where creator_id = $me", "payouts_disabled"),
+        ("update creator_payout_settings set schedule = 'manual' where creator_id = $me", "-"),
+        ("update creator_payout_settings set minimum_payout_amount = 100 where creator_id = $me", "-"),
+        ("update creator_payout_settings set minimum_payout_amount = 100.01 where creator_id = $me", "below_minimum"),
+        ("delete from stripe_accounts where payee_id = $me", "no_account"),
+        ("update stripe_accounts set payouts_enabled = false where payee_id = $me", "account_not_ready"),
+        ("update payees set blocked_reason = 'x' where id = $me", "blocked"),
+        (
+            "update stripe_accounts set destination_changed_at = '2026-11-15T05:00:00Z' where payee_id = $me",
+            "destination_cooloff",
+        ),
+        (
+            "insert into ledger_transfers (event, leg, payee_id, currency, from_account, to_account, amount_micros) values ('d', 'x', $me, 'usd', 'debt', 'paid_out', 1)",
+            "debt",
+        ),
+    ];
+    let count = u128::try_from(changes.len()).expect("small");
+    world.creators(1..=count).await;
+    for n in 1..=count {
+        world.earned(n, 10_000).await;
+    }
+    world.batches().await;
+    for (n, (change, _)) in (1..).zip(changes) {
+        if !change.is_empty() {
+            world.run(change.replace("$me", &format!("'{}'", creator(n)))).await;
+        }
+    }
+    let policy = serde_json::to_string(&world.policy).expect("json");
+    let found = world
+        .rows(&format!(
+            "select coalesce(r.reason, '-') from payout_recheck((select array_agg(id) from payout_items), '{policy}', '{}') r
+             join payout_items i on i.id = r.item_id order by i.creator_id",
+            cutoff().to_rfc3339()
+        ))
+        .await;
+    assert_eq!(found, changes.map(|(_, wanted)| wanted.to_owned()));
 }

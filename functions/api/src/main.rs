@@ -16,7 +16,7 @@ async fn load() -> Result<axum::Router, Error> {
     let state = AppState {
         db: Db::connect(&config::database_url().await?, 2)?,
         policy: config::Policy::load()?.into(),
-        withdrawals: config::withdrawals()?,
+        withdrawals: config::withdrawal_timing()?,
         auth: Auth {
             cron_secrets: CronSecrets::new(&config::cron_secrets().await?),
             tokens: Verifier::new(config::Jwt::load().await?),

@@ -1,7 +1,7 @@
 //! Withdrawals: tokens that a creator asks to be paid, beside the cycles.
 //!
 //! A request reserves its money at once and is `pending`; once it is due (at once, or with the next cycle of the creator's
-//! schedule: `WITHDRAWALS`), the batch creator makes a run of kind `withdrawal` for it, with one batch, one chunk and one
+//! schedule: `WITHDRAWAL_TIMING`), the batch creator makes a run of kind `withdrawal` for it, with one batch, one chunk and one
 //! item, which takes the reservation over. From then on it is paid by the very same engine, which asks about eligibility once
 //! more before it sends, and the request follows its item: `batched`, then `paid`, or `failed` when the money was released.
 //!
