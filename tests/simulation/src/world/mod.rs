@@ -546,7 +546,8 @@ impl World {
         let work = match message {
             Message::CreateBatch { run_id } => Work::Create(Creator::new(run_id)),
             Message::ProcessChunk { chunk_id } => Work::Pay(Box::new(Worker::new(chunk_id, lease, now))),
-            Message::Notification { .. } => return,
+            // Nobody withdraws here, and nobody is told.
+            Message::Withdraw { .. } | Message::Notification { .. } => return,
         };
         let skew = Duration::seconds(if self.perils.skew_seconds > 0 {
             self.luck.i64(-self.perils.skew_seconds..=self.perils.skew_seconds)
