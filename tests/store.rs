@@ -6,6 +6,7 @@ mod store {
     mod batches;
     mod checks;
     mod crowded;
+    mod currencies;
     mod earnings;
     mod eligibility;
     mod ledger;

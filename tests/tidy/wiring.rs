@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chrono::{DateTime, Utc};
+use payday::clock::{Calendar, Schedule, parse_date};
+use payday_local::cron::Timing;
 use serde_json::Value as Json;
 
 use crate::files::{self, none};
@@ -342,6 +345,34 @@ fn alarm_subject(alarm: &serde_yaml_ng::Value) -> Vec<String> {
     let metric = text(&properties["MetricName"]);
     let dimensions = properties.get("Dimensions").and_then(serde_yaml_ng::Value::as_sequence).into_iter().flatten();
     dimensions.flat_map(|dimension| mentions(&dimension["Value"])).map(|resource| format!("{metric} of {resource}")).collect()
+}
+
+#[test]
+fn each_cycle_s_schedule_fires_on_its_days_at_the_cut_off_and_on_no_other() {
+    let template = Template::load();
+    let functions = template.functions();
+    let schedules: Vec<_> = functions.iter().flat_map(|function| function.events("ScheduleV2")).collect();
+    for schedule in Schedule::ALL.iter().filter(|schedule| **schedule != Schedule::Manual) {
+        let name = format!("payout-{}", schedule.as_str());
+        let wired = schedules.iter().find(|wired| text(&wired["Name"]) == name).unwrap_or_else(|| panic!("there is no {name}"));
+        assert!(text(&wired["Input"]).contains(&format!("\"schedule\":\"{}\"", schedule.as_str())), "{name}");
+        // Over a leap year, in a zone whose clocks change.
+        let zone = "America/New_York";
+        let calendar = Calendar { zone: zone.parse().expect("a zone"), hour: 6 };
+        let expression = text(&wired["ScheduleExpression"]).replace("${PayoutHour}", "6");
+        let timing = Timing::parse(&expression, zone).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let (mut at, end) = (instant("2027-12-31T23:00:00Z"), instant("2029-01-01T00:00:00Z"));
+        let days = parse_date("2028-01-01").expect("a date").iter_days().take(366);
+        for date in days.filter(|date| schedule.is_due_on(*date)) {
+            at = timing.next(at, at).expect("it never ends");
+            assert_eq!(at, calendar.cutoff(date), "{name}");
+        }
+        assert!(timing.next(at, at).is_some_and(|next| next > end), "{name} fires once more");
+    }
+}
+
+fn instant(text: &str) -> DateTime<Utc> {
+    text.parse().expect("an instant")
 }
 
 #[test]
