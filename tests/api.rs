@@ -4,6 +4,8 @@
 mod creators;
 #[path = "api/harness.rs"]
 mod harness;
+#[path = "api/inspector.rs"]
+mod inspector;
 
 use harness::{Api, Who, amount, tokens};
 use payday::boundary::Boundary;

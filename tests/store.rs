@@ -7,6 +7,7 @@ mod store {
     mod checks;
     mod crowded;
     mod currencies;
+    mod disputes;
     mod earnings;
     mod eligibility;
     mod ledger;

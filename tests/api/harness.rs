@@ -171,6 +171,10 @@ impl Api {
         .expect("batches");
     }
 
+    pub fn policy(&self) -> &Policy {
+        &self.state.policy
+    }
+
     pub async fn sql(&self, sql: &str) {
         self.database.run(sql).await;
     }

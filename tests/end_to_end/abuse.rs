@@ -21,6 +21,8 @@ enum For {
     Creators,
     Cron,
     Operators,
+    /// Operators with a token: the cron secret is not enough.
+    OperatorsThemselves,
     /// Whoever signs the body.
     Stripe,
 }
@@ -40,7 +42,7 @@ const fn row(route: (&'static str, &'static str), path: &'static str, body: &'st
 
 const CANCEL: &str = "/api/tokens/withdrawal-requests/7f9c2ba4-e88f-4c27-8d4d-1b7b7a1a0001/cancel";
 
-const ROWS: [Row; 17] = [
+const ROWS: [Row; 20] = [
     row(("GET", "/health"), "/health", "", For::Anybody, 200),
     row(("GET", "/openapi.json"), "/openapi.json", "", For::Anybody, 200),
     row(("GET", "/api/tokens/earnings"), "/api/tokens/earnings", "", For::Creators, 200),
@@ -57,6 +59,15 @@ const ROWS: [Row; 17] = [
     row(("POST", "/internal/payouts/run"), "/internal/payouts/run", r#"{"cycleDate":"2025-11-18"}"#, For::Operators, 422),
     row(("GET", "/internal/payouts/status/{runId}"), "/internal/payouts/status/7777", "", For::Operators, 404),
     row(("GET", "/internal/payouts/health"), "/internal/payouts/health", "", For::Operators, 200),
+    row(("GET", "/internal/stripe-events"), "/internal/stripe-events", "", For::OperatorsThemselves, 200),
+    row(("GET", "/internal/stripe-events/{id}"), "/internal/stripe-events/evt_7777", "", For::OperatorsThemselves, 404),
+    row(
+        ("POST", "/internal/stripe-events/{id}/replay"),
+        "/internal/stripe-events/evt_7777/replay",
+        "",
+        For::OperatorsThemselves,
+        404,
+    ),
     row(("POST", "/webhooks/stripe"), "/webhooks/stripe", "{}", For::Stripe, 400),
 ];
 
@@ -147,8 +158,9 @@ async fn every_route_turns_away_everybody_whom_it_is_not_for() {
                 For::Creators if user => row.fine,
                 For::Cron if may_fire => row.fine,
                 For::Operators if may_operate => row.fine,
-                For::Operators if user => 403,
-                For::Creators | For::Cron | For::Operators => 401,
+                For::OperatorsThemselves if may_operate && user => row.fine,
+                For::Operators | For::OperatorsThemselves if user => 403,
+                For::Creators | For::Cron | For::Operators | For::OperatorsThemselves => 401,
             };
             let (method, route) = row.route;
             let answer = call(&system, (method, row.path), &[credentials], row.body).await;

@@ -8,6 +8,7 @@ use chrono::Duration as Span;
 use payday::boundary::Boundary;
 use payday::clock::Schedule;
 use payday::config::Withdrawals;
+use payday::earnings::store::Claim;
 use payday::earnings::{NewEarning, Place};
 use payday::id::{BatchId, ChunkId, ItemId, RunId};
 use payday::notifications;
@@ -18,6 +19,7 @@ use payday::payouts::store::creators::{self, Changes};
 use payday::payouts::store::{self, batches, chunks, jobs, reports};
 use payday::rails::Leg;
 use payday::withdrawals::{self, Withdrawal};
+use payday::stripe_events::store as stripe_events;
 use payday_local::stripe_double::{DestinationCharge, Fault, FaultRule, When};
 use payday_tests::queues::QueueServer;
 use payday_tests::stage::Stage;
@@ -58,6 +60,11 @@ async fn the_rest(stage: &Stage) {
     batches::complete_batch(tx, BatchId(1)).await.expect("an answer");
     payday::ledger::store::lock_balance(tx, creator(1), "usd").await.expect("a balance");
     payday::earnings::store::take_back(tx, "refund:ch_sale", "ch_sale", 100, "usd").await.expect("taken back");
+    for (minor, said_at) in [(300, now), (0, now + Span::days(1))] {
+        let claim = Claim { source: "dispute:dp_1", charge: "ch_sale", minor, currency: "usd", said_at: Some(said_at) };
+        payday::earnings::store::claim(tx, &claim).await.expect("claimed");
+    }
+    stripe_events::list(tx, &stripe_events::Filter::default(), None, 10).await.expect("events");
     payday::stripe_events::store::reverse(tx, 1, 1).await.expect("reversed");
     jobs::has_newer_item(tx, ItemId(1)).await.expect("an answer");
     let breach = Breach { check: Check::InFlight, row: "a row".to_owned() };
@@ -97,6 +104,7 @@ async fn tour(stage: &Stage) {
     stage.later(Span::hours(1)).await;
     payday::stripe_events::remember_mode(&stage.db, false).await.expect("remembered");
     payday::stripe_events::retry_waiting(&stage.db, &stage.policy).await.expect("retried");
+    payday::stripe_events::replay(&stage.db, &stage.policy, "evt_w").await.expect("replayed").expect("the event");
     stage.run("update stripe_accounts set stale = true").await;
     stage.run("update stripe_accounts set account = 'acct_gone' where account = 'acct_6'").await;
     payday::payees::read_stale(&stage.db, &stage.payer.stripe).await.expect("read");

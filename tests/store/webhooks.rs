@@ -432,7 +432,10 @@ async fn events_of_what_we_do_not_know_yet_wait_and_are_applied_when_we_do() {
         stage.take_in(event).await;
     }
     let waiting = "select type from stripe_events where state = 'waiting' order by type";
-    assert_eq!(stage.rows(waiting).await, ["charge.dispute.created", "charge.refunded", "payment_intent.succeeded"]);
+    assert_eq!(
+        stage.rows(waiting).await,
+        ["charge.dispute.created", "charge.dispute.funds_withdrawn", "charge.refunded", "payment_intent.succeeded"]
+    );
     assert_eq!(retry_waiting(&stage.db, &stage.policy).await.expect("retried"), 0, "not due yet");
     stage.creator(1).await;
     for _ in 0..3 {

@@ -1,18 +1,18 @@
 //! The SQL of earnings.
 
+mod reversals;
+
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use sqlx::FromRow;
 use uuid::Uuid;
 
-use super::taking_back::{self, Parts};
-use super::{NewEarning, Place, Recorded, Value};
+pub use reversals::{Claim, TakenBack, claim, take_back};
+
+use super::{NewEarning, Recorded, Value};
 use crate::config::Policy;
 use crate::db::{FORGET_PLANS, ROOM_FOR_MANY, Tx, query, query_as};
 use crate::error::{Error, FieldError, Result};
-use crate::ledger::store::{lock_balance, post};
-use crate::ledger::{Account, Posting};
 
 /// Rows written by one statement.
 const ROWS_AT_ONCE: usize = 5_000;
@@ -131,102 +131,4 @@ pub async fn mature(tx: &mut Tx, through: DateTime<Utc>) -> Result<u64> {
     let postings = tx.run(statement).await?.rows_affected();
     tx.run(query(FORGET_PLANS)).await?;
     Ok(postings)
-}
-
-#[derive(FromRow)]
-struct Charged {
-    id: i64,
-    creator_id: Uuid,
-    place: String,
-    currency: String,
-    gross_micros: i64,
-    net_micros: i64,
-    taken_back_gross_micros: i64,
-    taken_back_net_micros: i64,
-    held: bool,
-    by_source_micros: i64,
-}
-
-/// What taking back did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TakenBack {
-    /// Micros of the creators' share.
-    Net(i64),
-    /// No earning has that charge (yet).
-    NoEarning,
-    /// The earnings are in another currency than the claim: a person must look.
-    OtherCurrency,
-}
-
-/// Takes back what a dispute or refund claims of a charge. `source` is the dispute's or charge's own id, `cumulative_minor` its
-/// running total: only what is new since the last time is taken, so a repeated, late or doubled event takes nothing twice.
-/// From the hold if that very earning is still held, else from what is available, else as debt.
-pub async fn take_back(tx: &mut Tx, source: &str, charge: &str, cumulative_minor: i64, currency: &str) -> Result<TakenBack> {
-    tx.run(query("select from maturity for share")).await?;
-    // Locked by a statement of its own: one that waited for the lock would still see the other tables as they were before.
-    let lock = query("select from creator_earnings where charge_id = $1 order by id for no key update");
-    tx.run(lock.bind(charge.to_owned())).await?;
-    let statement = query_as(
-        "select e.id, e.creator_id, e.place, e.currency::text as currency, e.gross_micros, e.net_micros, e.taken_back_gross_micros, e.taken_back_net_micros,
-                e.available_at > m.through as held,
-                coalesce((select sum(r.gross_micros) from earning_reversals r where r.earning_id = e.id and r.source = $2), 0)::bigint as by_source_micros
-         from creator_earnings e, maturity m where e.charge_id = $1 order by e.id",
-    );
-    let earnings: Vec<Charged> = tx.all(statement.bind(charge.to_owned()).bind(source.to_owned())).await?;
-    if earnings.is_empty() {
-        return Ok(TakenBack::NoEarning);
-    }
-    if earnings.iter().any(|earning| earning.currency != currency) {
-        return Ok(TakenBack::OtherCurrency);
-    }
-    let currency_rules: crate::money::Currency = currency.parse()?;
-    let mut claimed = cumulative_minor.saturating_mul(currency_rules.micros_per_minor());
-    let mut taken = 0_i64;
-    for earning in earnings {
-        // A charge may have several earnings; the claim fills them in their order.
-        let of_this = claimed.min(earning.gross_micros);
-        claimed -= of_this;
-        let parts = Parts {
-            gross_micros: earning.gross_micros,
-            net_micros: earning.net_micros,
-            taken_back_gross_micros: earning.taken_back_gross_micros,
-            taken_back_net_micros: earning.taken_back_net_micros,
-            by_source_micros: earning.by_source_micros,
-        };
-        if let Some((gross, net)) = taking_back::newly(&parts, of_this) {
-            taken += net;
-            write_reversal(tx, &earning, source, of_this, gross, net).await?;
-        }
-    }
-    Ok(TakenBack::Net(taken))
-}
-
-async fn write_reversal(tx: &mut Tx, earning: &Charged, source: &str, cumulative: i64, gross: i64, net: i64) -> Result<()> {
-    let insert = query(
-        "insert into earning_reversals (earning_id, source, cumulative_gross_micros, gross_micros, net_micros) values ($1, $2, $3, $4, $5)",
-    );
-    tx.run(insert.bind(earning.id).bind(source.to_owned()).bind(cumulative).bind(gross).bind(net)).await?;
-    let update = query(
-        "update creator_earnings set taken_back_gross_micros = taken_back_gross_micros + $2, taken_back_net_micros = taken_back_net_micros + $3 where id = $1",
-    );
-    tx.run(update.bind(earning.id).bind(gross).bind(net)).await?;
-
-    let balance = lock_balance(tx, earning.creator_id, &earning.currency).await?;
-    let place = Place::parse(&earning.place).unwrap_or(Place::Platform);
-    let available = (balance.available_platform, balance.available_connected);
-    let sources = taking_back::sources(earning.held, place, net, available);
-    let event = format!("reversal:{}:{source}:{cumulative}", earning.id);
-    let posting = |leg: &'static str, from: Account, micros: i64| Posting {
-        event: event.clone(),
-        leg,
-        attempt: 1,
-        payee: earning.creator_id,
-        currency: earning.currency.clone(),
-        from,
-        to: Account::Earnings,
-        micros,
-    };
-    let mut postings: Vec<Posting> = sources.into_iter().map(|(leg, from, micros)| posting(leg, from, micros)).collect();
-    postings.push(posting("fee", Account::Fees, gross - net));
-    post(tx, &postings).await
 }

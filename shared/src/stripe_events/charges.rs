@@ -3,7 +3,7 @@
 use super::{Effect, Event, store};
 use crate::config::Policy;
 use crate::db::Tx;
-use crate::earnings::store::{TakenBack, record, take_back};
+use crate::earnings::store::{self as earnings, Claim, TakenBack};
 use crate::earnings::{Kind, NewEarning, Place, Value};
 use crate::error::Result;
 
@@ -40,7 +40,7 @@ pub async fn payment(tx: &mut Tx, policy: &Policy, event: &Event) -> Result<Effe
             .and_then(|seconds| chrono::DateTime::from_timestamp(seconds, 0))
             .unwrap_or_else(|| event.created_at()),
     };
-    let recorded = record(tx, policy, &[earning]).await?;
+    let recorded = earnings::record(tx, policy, &[earning]).await?;
     if let Some(charge) = charge {
         store::wake(tx, &charge).await?;
     }
@@ -49,23 +49,67 @@ pub async fn payment(tx: &mut Tx, policy: &Policy, event: &Event) -> Result<Effe
 
 pub async fn refunded(tx: &mut Tx, event: &Event) -> Result<Effect> {
     let Some(charge) = event.text("/id") else { return Ok(Effect::Ignored("not a charge")) };
-    take(tx, event, &format!("refund:{charge}"), charge, event.number("/amount_refunded")).await
+    let (Some(minor), Some(currency)) = (event.number("/amount_refunded"), event.text("/currency")) else {
+        return Ok(Effect::Ignored("without an amount"));
+    };
+    let source = format!("refund:{charge}");
+    settle(tx, Claim { source: &source, charge, minor, currency, said_at: None }).await
 }
 
+/// Events of one dispute come in any order; each says whether the disputed money is gone as of then, and the newest counts.
 pub async fn disputed(tx: &mut Tx, event: &Event) -> Result<Effect> {
     let (Some(dispute), Some(charge)) = (event.text("/id"), event.id_at("/charge")) else {
         return Ok(Effect::Ignored("not a dispute of a charge"));
     };
-    take(tx, event, &format!("dispute:{dispute}"), charge, event.number("/amount")).await
-}
-
-async fn take(tx: &mut Tx, event: &Event, source: &str, charge: &str, amount: Option<i64>) -> Result<Effect> {
-    let (Some(amount), Some(currency)) = (amount, event.text("/currency")) else {
+    let (Some(amount), Some(currency)) = (event.number("/amount"), event.text("/currency")) else {
         return Ok(Effect::Ignored("without an amount"));
     };
-    match take_back(tx, source, charge, amount, currency).await? {
+    let Some(is_gone) = is_gone(&event.kind, event.text("/status").unwrap_or_default()) else {
+        return Ok(Effect::Ignored("an inquiry: no money has moved"));
+    };
+    let (source, minor) = (format!("dispute:{dispute}"), if is_gone { amount } else { 0 });
+    settle(tx, Claim { source: &source, charge, minor, currency, said_at: Some(event.created_at()) }).await
+}
+
+/// Whether the disputed money is gone, by what an event of the dispute says; `None`: it says nothing of money. An inquiry
+/// (`warning_…`) takes none until it becomes a dispute. <https://docs.stripe.com/disputes/how-disputes-work>
+fn is_gone(kind: &str, status: &str) -> Option<bool> {
+    match (kind, status) {
+        ("charge.dispute.created", inquiry) if inquiry.starts_with("warning_") => None,
+        ("charge.dispute.created" | "charge.dispute.funds_withdrawn", _) | ("charge.dispute.closed", "lost") => Some(true),
+        ("charge.dispute.funds_reinstated", _) | ("charge.dispute.closed", "won" | "warning_closed" | "prevented") => Some(false),
+        _ => None,
+    }
+}
+
+async fn settle(tx: &mut Tx, claim: Claim<'_>) -> Result<Effect> {
+    let charge = claim.charge;
+    match earnings::claim(tx, &claim).await? {
+        TakenBack::Net(micros) if micros < 0 => Ok(Effect::Applied(format!("gave back {} micros of {charge}", -micros))),
         TakenBack::Net(micros) => Ok(Effect::Applied(format!("took back {micros} micros of {charge}"))),
         TakenBack::NoEarning => Ok(Effect::Waiting(charge.to_owned())),
         TakenBack::OtherCurrency => Ok(Effect::Waiting(format!("a person: {charge} was earned in another currency"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn disputed_money_is_gone_until_the_dispute_is_won_and_an_inquiry_takes_none() {
+        for (kind, status, expected) in [
+            ("created", "needs_response", Some(true)),
+            ("created", "", Some(true)),
+            ("created", "warning_needs_response", None),
+            ("funds_withdrawn", "needs_response", Some(true)),
+            ("funds_reinstated", "under_review", Some(false)),
+            ("closed", "won", Some(false)),
+            ("closed", "warning_closed", Some(false)),
+            ("closed", "lost", Some(true)),
+            ("closed", "a status of next year", None),
+        ] {
+            assert_eq!(is_gone(&format!("charge.dispute.{kind}"), status), expected, "{kind} {status}");
+        }
     }
 }

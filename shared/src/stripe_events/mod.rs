@@ -162,12 +162,38 @@ pub async fn retry_waiting(db: &Db, policy: &Policy) -> Result<u64> {
 pub async fn retry(db: &Db, policy: &Policy, id: &str) -> Result<bool> {
     let mut tx = db.begin().await?;
     let Some((payload, tries)) = store::lock_waiting(&mut tx, id).await? else { return Ok(false) };
-    let event: Event =
-        serde_json::from_value(payload).map_err(|error| Error::internal("A stored event cannot be read.").with_source(error))?;
-    let effect = apply(&mut tx, policy, &event).await?;
+    let effect = apply(&mut tx, policy, &read(payload)?).await?;
     store::finish(&mut tx, id, &effect, tries + 1).await?;
     tx.commit(Boundary::ApplyWaitingEvent).await?;
     Ok(!matches!(effect, Effect::Waiting(_)))
+}
+
+/// What trying an event again did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replayed {
+    /// False: it was applied before, and that stands.
+    pub tried: bool,
+    pub event: store::Kept,
+}
+
+/// Tries an event again, as an operator asks: one that waits, was given up or was ignored. One that was applied has no second
+/// effect. `None`: there is no such event.
+pub async fn replay(db: &Db, policy: &Policy, id: &str) -> Result<Option<Replayed>> {
+    let mut tx = db.begin().await?;
+    let Some((payload, state, tries)) = store::lock(&mut tx, id).await? else { return Ok(None) };
+    let tried = state != "applied";
+    if tried {
+        let effect = apply(&mut tx, policy, &read(payload)?).await?;
+        store::finish(&mut tx, id, &effect, tries + 1).await?;
+    }
+    let kept = store::get(&mut tx, id).await?.map(|(event, _)| event);
+    tx.commit(Boundary::ApplyWaitingEvent).await?;
+    Ok(kept.map(|event| Replayed { tried, event }))
+}
+
+/// A stored event.
+fn read(payload: Value) -> Result<Event> {
+    serde_json::from_value(payload).map_err(|error| Error::internal("A stored event cannot be read.").with_source(error))
 }
 
 async fn apply(tx: &mut Tx, policy: &Policy, event: &Event) -> Result<Effect> {
@@ -187,7 +213,10 @@ async fn apply(tx: &mut Tx, policy: &Policy, event: &Event) -> Result<Effect> {
         "transfer.reversed" => payouts::transfer_reversed(tx, event).await,
         "payment_intent.succeeded" => charges::payment(tx, policy, event).await,
         "charge.refunded" => charges::refunded(tx, event).await,
-        "charge.dispute.created" => charges::disputed(tx, event).await,
+        "charge.dispute.created"
+        | "charge.dispute.closed"
+        | "charge.dispute.funds_withdrawn"
+        | "charge.dispute.funds_reinstated" => charges::disputed(tx, event).await,
         _ => Ok(Effect::Ignored("of a type that changes nothing here")),
     }
 }

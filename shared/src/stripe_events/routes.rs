@@ -1,9 +1,14 @@
-//! `POST /webhooks/stripe`, the one route of a function of its own: it knows the webhook secrets and nothing else.
+//! `POST /webhooks/stripe`, the one route of a function of its own: it knows the webhook secrets and nothing else. And what
+//! operators ask of the API about the events that came (`inspector`).
+
+mod inspector;
 
 use axum::extract::{Request, State};
 use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::{Value, json};
+
+pub use inspector::routes;
 
 use super::{Received, receive};
 use crate::config::Policy;

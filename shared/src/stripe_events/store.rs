@@ -1,6 +1,8 @@
 //! The SQL of events.
 
+use chrono::{DateTime, Utc};
 use serde_json::Value;
+use sqlx::FromRow;
 
 use super::{Effect, Event};
 use crate::db::{Tx, query, query_as};
@@ -70,6 +72,64 @@ pub async fn lock_waiting(tx: &mut Tx, id: &str) -> Result<Option<(Value, i32)>>
             .bind(id.to_owned()),
     )
     .await
+}
+
+/// An event whatever its state, under its lock: payload, state, tries.
+pub async fn lock(tx: &mut Tx, id: &str) -> Result<Option<(Value, String, i32)>> {
+    tx.optional(query_as("select payload, state, tries from stripe_events where id = $1 for update").bind(id.to_owned())).await
+}
+
+/// An event as it was kept, without what Stripe sent.
+#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
+pub struct Kept {
+    pub id: String,
+    pub kind: String,
+    pub account: Option<String>,
+    pub livemode: bool,
+    pub state: String,
+    pub effect: Option<String>,
+    pub tries: i32,
+    pub occurred_at: DateTime<Utc>,
+    pub received_at: DateTime<Utc>,
+    pub applied_at: Option<DateTime<Utc>>,
+    pub due_at: Option<DateTime<Utc>>,
+}
+
+/// Which events a list shows; what is not named is not asked.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    pub kind: Option<String>,
+    pub state: Option<String>,
+    pub account: Option<String>,
+}
+
+/// Events, the last received first, after a position in that order.
+pub async fn list(tx: &mut Tx, filter: &Filter, after: Option<(DateTime<Utc>, String)>, limit: i64) -> Result<Vec<Kept>> {
+    let (after_at, after_id) = after.unzip();
+    let statement = query_as(
+        "select id, type as kind, account, livemode, state, effect, tries, occurred_at, received_at, applied_at, due_at from stripe_events
+         where ($1::text is null or type = $1) and ($2::text is null or state = $2) and ($3::text is null or account = $3)
+           and ($4::timestamptz is null or (received_at, id) < ($4, $5))
+         order by received_at desc, id desc limit $6",
+    );
+    let statement = statement.bind(filter.kind.clone()).bind(filter.state.clone()).bind(filter.account.clone());
+    tx.all(statement.bind(after_at).bind(after_id).bind(limit)).await
+}
+
+/// One event and what Stripe sent.
+pub async fn get(tx: &mut Tx, id: &str) -> Result<Option<(Kept, Value)>> {
+    #[derive(FromRow)]
+    struct Row {
+        #[sqlx(flatten)]
+        event: Kept,
+        payload: Value,
+    }
+    let statement = query_as(
+        "select id, type as kind, account, livemode, state, effect, tries, occurred_at, received_at, applied_at, due_at, payload
+         from stripe_events where id = $1",
+    );
+    let row: Option<Row> = tx.optional(statement.bind(id.to_owned())).await?;
+    Ok(row.map(|row| (row.event, row.payload)))
 }
 
 /// Whether an event's mode is that of our key. Until a function with a key has told, both are taken.
