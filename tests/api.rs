@@ -2,6 +2,8 @@
 
 #[path = "api/creators.rs"]
 mod creators;
+#[path = "api/connect.rs"]
+mod connect;
 #[path = "api/harness.rs"]
 mod harness;
 #[path = "api/inspector.rs"]

@@ -42,6 +42,8 @@ boundaries! {
     JobStarts => "a job starts",
 
     // Commits
+    /// What somebody asked for by HTTP, in one transaction: no part of what the engine recovers by itself.
+    SaveByRequest => "save by request",
     RecordEarnings => "record earnings",
     MatureEarnings => "mature earnings",
     StartRuns => "start runs",
@@ -56,6 +58,7 @@ boundaries! {
     ApplyEvent => "apply event",
     ApplyWaitingEvent => "apply waiting event",
     RememberMode => "remember mode",
+    RequestAccount => "request account",
     DescribeAccount => "describe account",
     Complete => "complete",
     TakeRuns => "take runs",
@@ -91,6 +94,9 @@ boundaries! {
     FindPayout => "find payout",
     ReadBalance => "read balance",
     ReadAccount => "read account",
+    FindAccount => "find account",
+    CreateAccount => "create account",
+    CreateAccountLink => "create account link",
 
     /// What a tool or a test does by itself: not the engine's, so without a row in the matrix.
     Outside => "outside",

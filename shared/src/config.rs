@@ -231,11 +231,12 @@ pub struct Stripe {
 }
 
 impl Stripe {
+    /// With `STRIPE_SECRET_KEY`, which moves money.
     pub async fn load() -> Result<Self> {
         Ok(Self {
             secret_key: required_secret("STRIPE_SECRET_KEY", "STRIPE_SECRET_KEY_ARN").await?,
             api_base: stripe_api_base(),
-            timeout: Duration::from_millis(u64::try_from(whole("STRIPE_TIMEOUT_MS", "10000", 10..=120_000)?).unwrap_or(10_000)),
+            timeout: stripe_timeout()?,
         })
     }
 
@@ -243,6 +244,43 @@ impl Stripe {
     pub fn is_live(&self) -> bool {
         is_live_key(&self.secret_key)
     }
+}
+
+fn stripe_timeout() -> Result<Duration> {
+    Ok(Duration::from_millis(u64::try_from(whole("STRIPE_TIMEOUT_MS", "10000", 10..=120_000)?).unwrap_or(10_000)))
+}
+
+/// How people are connected to Stripe.
+#[derive(Clone)]
+pub struct Connect {
+    pub stripe: Stripe,
+    /// The platform's own country, two capital letters.
+    pub platform_country: String,
+    /// Where Stripe sends people back to, without a slash at the end.
+    pub frontend: String,
+}
+
+impl Connect {
+    /// With `STRIPE_CONNECT_KEY`, which moves no money. `None`: it is not set, and people are connected elsewhere.
+    pub async fn load() -> Result<Option<Self>> {
+        let Some(secret_key) = secret("STRIPE_CONNECT_KEY", "STRIPE_CONNECT_KEY_ARN").await? else { return Ok(None) };
+        let frontend = frontend_urls().into_iter().next();
+        let frontend = frontend.ok_or_else(|| {
+            Error::config("FRONTEND_URL", "is not set, and STRIPE_CONNECT_KEY is: Stripe sends people back there")
+        })?;
+        // A request calls twice at most and has to be answered within 29 s.
+        let timeout = stripe_timeout()?.min(Duration::from_secs(10));
+        Ok(Some(Self {
+            stripe: Stripe { secret_key, api_base: stripe_api_base(), timeout },
+            platform_country: parsed("PLATFORM_COUNTRY", "US", country, "a country's two capital letters like US")?,
+            frontend,
+        }))
+    }
+}
+
+/// A country's two capital letters.
+pub fn country(text: &str) -> Option<String> {
+    (text.len() == 2 && text.bytes().all(|letter| letter.is_ascii_uppercase())).then(|| text.to_owned())
 }
 
 /// Whether a Stripe key moves real money (`sk_live_…`, `rk_live_…`).

@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::http::{AppState, Cors, Problem, finish};
-use crate::{earnings, payouts, stripe_events, withdrawals};
+use crate::{earnings, payees, payouts, stripe_events, withdrawals};
 
 /// The whole API, ready to serve.
 pub fn router(state: AppState, cors: Cors) -> Router {
@@ -31,6 +31,7 @@ fn documented() -> OpenApiRouter<AppState> {
         .merge(earnings::routes::routes())
         .merge(payouts::routes::routes())
         .merge(withdrawals::routes::routes())
+        .merge(payees::routes::routes())
         .merge(stripe_events::routes::routes())
 }
 

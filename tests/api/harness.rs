@@ -9,11 +9,13 @@ use http::{HeaderMap, Request};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use payday::config::{Jwt, JwtKeys, Policy, Withdrawals};
 use payday::db::Db;
-use payday::http::{AppState, Auth, Cors, CronSecrets, Limits, Queues, Verifier};
+use payday::http::{AppState, Auth, Connect, Cors, CronSecrets, Limits, Queues, Verifier};
 use payday::queue::Queue;
 use payday::schedule::Scheduler;
 use payday::{aws, router};
+use payday_local::stripe_double::StripeDouble;
 use payday_tests::database::Database;
+use payday_tests::stage;
 use serde_json::{Value as Json, json};
 use tower::ServiceExt;
 use uuid::Uuid;
@@ -104,10 +106,21 @@ impl Api {
             auth: Auth { cron_secrets: CronSecrets::new(&[CRON.to_owned()]), tokens: Verifier::new(jwt), limits: Limits::new(0) },
             queues: Queues { create_batch: queue("create"), process_chunk: queue("chunk"), notification: queue("notify") },
             scheduler: Scheduler::new(&settings, "payday".to_owned()),
+            connect: None,
             stripe_api_base: url.into(),
             stuck_run_minutes: 60,
         };
         Self { db, aws, state, database }
+    }
+
+    /// With a Stripe under a key that connects people.
+    pub fn connecting(mut self, double: &StripeDouble) -> Self {
+        self.state.connect = Some(Connect {
+            stripe: stage::stripe(double, "rk_test_connect"),
+            platform_country: "US".into(),
+            frontend: "https://app.example.com".into(),
+        });
+        self
     }
 
     pub async fn call(&self, who: Who, method: &str, path: &str, body: Option<Json>) -> (u16, Json) {

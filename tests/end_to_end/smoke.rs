@@ -2,42 +2,47 @@
 
 use chrono::{Datelike, Utc};
 use payday::clock::Schedule;
-use payday_local::stripe_double::{AccountSpec, DestinationCharge, PayoutOutcome};
+use payday_local::stripe_double::{DestinationCharge, PayoutOutcome};
 use payday_tests::http::request;
-use payday_tests::system::{CRON_SECRET, PATIENCE, Setup};
+use payday_tests::system::{CRON_SECRET, JWT_SECRET, PATIENCE, Setup};
 use payday_tests::world::{account_of, at, creator};
 use serde_json::json;
+
+use crate::abuse::token;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn onboarding() {
     let system = Setup::of(0).start().await;
-    // The account is there, and Stripe still wants something of its owner.
-    let unfinished = AccountSpec {
-        transfers: "inactive".to_owned(),
-        payouts_enabled: false,
-        details_submitted: false,
-        past_due: vec!["individual.verification.document".to_owned()],
-        ..AccountSpec::ready(&account_of(1), "US", "usd")
-    };
-    system.double.add_account(unfinished);
-    system.creators(1..=1).await;
     system.earn("first", 1..=1).await;
-    let ready = "select ready from payee_facts";
-    assert!(!system.database.value::<bool>(ready).await);
     system.fire().await;
     system.drain().await;
-    assert_eq!(system.database.rows("select reason from payout_exclusions").await, ["account_not_ready"]);
+    assert_eq!(system.database.rows("select reason from payout_exclusions").await, ["no_account"]);
+    // The creator connects, and Stripe still wants something of them.
+    let token = token(JWT_SECRET, 1, json!({}));
+    let credentials = [("authorization", token.as_str()), ("content-type", "application/json")];
+    let ask = async |method: &str, path: &str, body: &str| {
+        let answer = request(&system.stack.http_url, method, path, &credentials, body).await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        answer.json()
+    };
+    let connected = ask("POST", "/api/connect/account", r#"{"country":"US","email":"one@example.com"}"#).await;
+    assert_eq!(ask("POST", "/api/connect/account", r#"{"country":"US"}"#).await["accountId"], connected["accountId"]);
+    assert!(connected["url"].as_str().is_some_and(|url| url.starts_with("https://")), "{connected}");
+    let waiting = ask("GET", "/api/connect/status", "").await;
+    assert_eq!((&waiting["connected"], &waiting["ready"]), (&json!(true), &json!(false)));
+    assert!(waiting["wants"].as_array().is_some_and(|wants| !wants.is_empty()), "{waiting}");
     // The creator finishes; Stripe says so.
-    system.double.update_account(&account_of(1), |account| {
-        account.transfers = "active".to_owned();
-        account.payouts_enabled = true;
-        account.details_submitted = true;
-        account.past_due.clear();
-    });
-    system.until("the webhook has made it ready", ready).await;
+    let account = connected["accountId"].as_str().expect("an id").to_owned();
+    system.double.finish_onboarding(&account);
+    system.drain().await;
+    let ready = ask("GET", "/api/connect/status", "").await;
+    assert_eq!((&ready["ready"], &ready["wants"]), (&json!(true), &json!([])), "{ready}");
     let view = "select stripe_connect_account_id, payouts_enabled, charges_enabled from creator_stripe_accounts";
-    assert_eq!(system.database.rows(view).await, ["acct_1 true true"]);
+    assert_eq!(system.database.rows(view).await, [format!("{account} true true")]);
     system.fire_at(at("2026-11-01T06:00:00Z")).await;
+    system.drain().await;
+    system.double.settle_payouts();
+    assert_eq!(system.executed("POST /v1/accounts"), 1);
     system.ends("paid=1").await;
 }
 

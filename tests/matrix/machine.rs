@@ -15,7 +15,9 @@ use payday::config::Withdrawals;
 use payday::db::Db;
 use payday::earnings::NewEarning;
 use payday::error::Result;
+use payday::http::Connect;
 use payday::jobs::{self, Job, Jobs};
+use payday::payees::onboarding::{self, Asked};
 use payday::payouts::cycle;
 use payday::payouts::store::creators::{self, Changes};
 use payday::payouts::sweep::{Pace, Sweeper};
@@ -41,8 +43,9 @@ const SWEEP_EVERY_MS: i64 = 61_000;
 /// How many sweeps may pass over what is due.
 const PATIENCE: u32 = 2;
 /// What Stripe tells here. `payout.created` and `payout.updated` say nothing that is not known by then.
-const EVENTS: [&str; 9] = [
+const EVENTS: [&str; 13] = [
     "account.updated",
+    "account.external_account.created",
     "capability.updated",
     "payout.paid",
     "payout.failed",
@@ -51,6 +54,9 @@ const EVENTS: [&str; 9] = [
     "payment_intent.succeeded",
     "charge.refunded",
     "charge.dispute.created",
+    "charge.dispute.closed",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.funds_reinstated",
 ];
 
 /// Something that a function is started with.
@@ -68,6 +74,8 @@ pub enum Delivery {
     Settings(u128, Schedule),
     Message(&'static str, String),
     Event(Value),
+    /// A creator asks to be connected to Stripe, and asks again until it is done.
+    Connect(u128),
 }
 
 /// A database and queues, for one case after the other.
@@ -298,6 +306,14 @@ impl Machine {
                 let mut tx = db.begin().await?;
                 creators::change_settings(&mut tx, creator(*n), changes).await?;
                 tx.commit(Boundary::SaveByRequest).await?;
+            }
+            Delivery::Connect(n) => {
+                let stripe = self.payer.stripe.clone();
+                let frontend = "https://app.example.com".into();
+                let connect = Connect { stripe, platform_country: "US".into(), frontend };
+                let asked = Asked { payee: creator(*n), country: "US".to_owned(), email: None };
+                let (account, _) = onboarding::start(db, &connect, &asked).await?;
+                onboarding::link(&connect, &account, "/again", "/").await?;
             }
             Delivery::Message(queue, body) => return self.message(db, is_cold, queue, body).await,
         }

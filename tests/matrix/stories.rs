@@ -24,10 +24,12 @@ pub enum Story {
     Contradiction,
     /// Creators withdraw at once, with the next cycle, and change their minds.
     Withdrawals,
+    /// A creator connects to Stripe, and the answer gets lost.
+    Newcomer,
 }
 
 impl Story {
-    pub const ALL: [Self; 4] = [Self::Cycle, Self::LostHints, Self::Contradiction, Self::Withdrawals];
+    pub const ALL: [Self; 5] = [Self::Cycle, Self::LostHints, Self::Contradiction, Self::Withdrawals, Self::Newcomer];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -35,13 +37,14 @@ impl Story {
             Self::LostHints => "lost hints",
             Self::Contradiction => "a contradiction",
             Self::Withdrawals => "withdrawals",
+            Self::Newcomer => "a newcomer",
         }
     }
 
     pub fn chunk_size(self) -> i64 {
         match self {
             Self::Cycle => 3,
-            Self::LostHints | Self::Withdrawals => 25,
+            Self::LostHints | Self::Withdrawals | Self::Newcomer => 25,
             Self::Contradiction => 1,
         }
     }
@@ -52,6 +55,7 @@ impl Story {
             Self::LostHints => lost_hints(machine).await,
             Self::Contradiction => contradiction(machine).await,
             Self::Withdrawals => withdrawals(machine).await,
+            Self::Newcomer => newcomer(machine).await,
         }
     }
 
@@ -115,6 +119,12 @@ impl Story {
                 "told run_completed",
                 "told run_completed",
             ],
+            Self::Newcomer => &[
+                "new account of 1 earned paid_out=10000000",
+                "new account of 1 paid 1000: transfer 1000 payout 1000",
+                "run semimonthly 2026-11-15 completed",
+                "told run_completed",
+            ],
         }
     }
 
@@ -130,23 +140,21 @@ impl Story {
 
     /// The part of the boundaries for whose sake it is told.
     pub fn is_about(self, boundary: Boundary) -> bool {
-        let slow_or_lost = matches!(boundary, Boundary::QueueRunsAgain | Boundary::ProlongLease);
-        let of_withdrawals = matches!(
-            boundary,
+        let about = match boundary {
+            Boundary::QueueRunsAgain | Boundary::ProlongLease => Self::LostHints,
             Boundary::RequestWithdrawal
-                | Boundary::CancelWithdrawal
-                | Boundary::BatchWithdrawal
-                | Boundary::TakeDueWithdrawals
-                | Boundary::QueueWithdrawal
-                | Boundary::QueueWithdrawalsAgain
-                | Boundary::SaveByRequest
-        );
-        match self {
-            Self::Cycle => !slow_or_lost && !of_withdrawals,
-            Self::LostHints => slow_or_lost,
-            Self::Contradiction => boundary == Boundary::SaveRepliesAndDispatch,
-            Self::Withdrawals => of_withdrawals,
-        }
+            | Boundary::CancelWithdrawal
+            | Boundary::BatchWithdrawal
+            | Boundary::TakeDueWithdrawals
+            | Boundary::QueueWithdrawal
+            | Boundary::QueueWithdrawalsAgain
+            | Boundary::SaveByRequest => Self::Withdrawals,
+            Boundary::RequestAccount | Boundary::CreateAccount | Boundary::CreateAccountLink | Boundary::FindAccount => {
+                Self::Newcomer
+            }
+            _ => Self::Cycle,
+        };
+        self == about || self == Self::Contradiction && boundary == Boundary::SaveRepliesAndDispatch
     }
 }
 
@@ -262,16 +270,37 @@ async fn withdrawals(machine: &mut Machine) {
     machine.rest().await;
 }
 
+async fn newcomer(machine: &mut Machine) {
+    machine.comes(Delivery::Earnings(vec![earning("p1", 1, 1_000)]));
+    machine.double.fault(FaultRule::post("/v1/accounts", When::Nth(1), Fault::ExecuteThenReset));
+    machine.comes(Delivery::Connect(1));
+    machine.rest().await;
+    let accounts = machine.double.accounts();
+    assert_eq!(accounts.len(), 1, "never a second account");
+    machine.double.finish_onboarding(&accounts[0].id);
+    machine.hear(false);
+    machine.rest().await;
+    machine.comes(Delivery::Fired(Schedule::Semimonthly, cutoff()));
+    machine.rest().await;
+    machine.double.settle_payouts();
+    machine.hear(false);
+    machine.rest().await;
+}
+
 /// The end, as [`Story::end`] says it.
 pub async fn end_of(machine: &Machine) -> Vec<String> {
     machine
         .rows(
-            "select line from (
-                select a.account || ' earned ' || string_agg(v.key || '=' || v.value, ' ' order by v.ordinality) as line
-                from payee_balances b join stripe_accounts a on a.payee_id = b.payee_id cross join lateral json_each_text(to_json(b)) with ordinality as v
-                where v.value <> '0' and v.key not in ('payee_id', 'currency') group by a.account, b.currency
+            "with names as (
+                select payee_id, case when account ~ '^acct_\\d+$' then account else 'new account of ' || right(payee_id::text, 1) end as name
+                from stripe_accounts)
+             select line from (
+                select a.name || ' earned ' || string_agg(v.key || '=' || v.value, ' ' order by v.ordinality) as line
+                from payee_balances b join names a on a.payee_id = b.payee_id cross join lateral json_each_text(to_json(b)) with ordinality as v
+                where v.value <> '0' and v.key not in ('payee_id', 'currency') group by a.name, b.currency
                 union all
-                select account || ' ' || status || ' ' || amount_minor || ': transfer ' || transfer_minor || ' payout ' || payout_minor from payout_items
+                select a.name || ' ' || status || ' ' || amount_minor || ': transfer ' || transfer_minor || ' payout ' || payout_minor
+                from payout_items i join names a on a.payee_id = i.creator_id
                 union all
                 select 'run ' || case when kind = 'scheduled' then schedule || ' ' || cycle_on else kind end || ' ' || status from payout_runs
                 union all

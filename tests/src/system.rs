@@ -27,6 +27,8 @@ use crate::world::{account_of, at, creator, cutoff, earning, policy};
 /// For everything that happens by itself; only a failure waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 pub const STRIPE_KEY: &str = "sk_test_of_the_tests";
+pub const STRIPE_CONNECT_KEY: &str = "rk_test_of_the_tests";
+pub const FRONTEND: &str = "https://app.example.com";
 pub const CRON_SECRET: &str = "cron-secret-of-the-tests";
 pub const JWT_SECRET: &str = "jwt-secret-of-the-tests-with-32-characters";
 pub const PLATFORM_SECRET: &str = "whsec_platform";
@@ -375,12 +377,14 @@ async fn start_stack(
         ("STRIPE_TIMEOUT_MS", "2000".to_owned()),
         ("ATTEMPT_COOLING_SECONDS", "0".to_owned()),
         ("CHUNK_SIZE", "10".to_owned()),
+        ("FRONTEND_URL", FRONTEND.to_owned()),
     ];
     options.environment.extend(defaults.map(|(name, value)| (name.to_owned(), value)));
     options.environment.extend(settings.into_iter().map(|(name, value)| (name.to_owned(), value)));
     let secrets = [
         ("STRIPE_SECRET_KEY", STRIPE_KEY.to_owned()),
         ("STRIPE_WEBHOOK_SECRET", format!("{PLATFORM_SECRET},{CONNECT_SECRET}")),
+        ("STRIPE_CONNECT_KEY", STRIPE_CONNECT_KEY.to_owned()),
         ("CRON_SECRET", CRON_SECRET.to_owned()),
         ("JWT_SECRET", JWT_SECRET.to_owned()),
     ];

@@ -12,6 +12,8 @@ use payday::earnings::store::Claim;
 use payday::earnings::{NewEarning, Place};
 use payday::id::{BatchId, ChunkId, ItemId, RunId};
 use payday::notifications;
+use payday::payees::onboarding::Request;
+use payday::payees::store as payees;
 use payday::payouts::checks::{self, Breach, Check};
 use payday::payouts::report;
 use payday::payouts::statement::Period;
@@ -64,6 +66,25 @@ async fn the_rest(stage: &Stage) {
         let claim = Claim { source: "dispute:dp_1", charge: "ch_sale", minor, currency: "usd", said_at: Some(said_at) };
         payday::earnings::store::claim(tx, &claim).await.expect("claimed");
     }
+    payees::make_payee(tx, creator(9), Some("nine@example.com")).await.expect("the payee");
+    payees::lock_payee(tx, creator(9)).await.expect("a lock");
+    assert!(payees::connection(tx, creator(9)).await.expect("an answer").is_some_and(|it| it.account.is_none()));
+    assert_eq!(payees::connected(tx, creator(9)).await.expect("an answer"), None);
+    let request = Request {
+        attempt: 1,
+        idempotency_key: format!("payday:{}:account", payees::instance(tx).await.expect("an id")),
+        request_body: "country=US".to_owned(),
+        country: "US".to_owned(),
+        state: "open".to_owned(),
+        look_up: false,
+        first_sent_at: now,
+    };
+    payees::save_account_request(tx, creator(9), &request).await.expect("kept");
+    payees::look_up_account(tx, creator(9)).await.expect("noted");
+    payees::sends_again(tx, creator(9), now).await.expect("noted");
+    assert!(payees::account_request(tx, creator(9)).await.expect("an answer").is_some_and(|it| !it.look_up));
+    payees::account_refused(tx, creator(9), 1, None, "no").await.expect("noted");
+    assert!(!payees::account_created(tx, creator(9)).await.expect("an answer"), "it was refused");
     stripe_events::list(tx, &stripe_events::Filter::default(), None, 10).await.expect("events");
     payday::stripe_events::store::reverse(tx, 1, 1).await.expect("reversed");
     jobs::has_newer_item(tx, ItemId(1)).await.expect("an answer");

@@ -1,8 +1,9 @@
-//! Every HTTP route but the Stripe webhook. Has no Stripe key: what it starts is done by others.
+//! Every HTTP route but the Stripe webhook. Has no Stripe key that moves money: what it starts is done by others. It may have one
+//! that connects people.
 
 use lambda_http::{Error, Request, run, service_fn, tower::ServiceExt};
 use payday::db::Db;
-use payday::http::{AppState, Auth, Cors, CronSecrets, Limits, Queues, Verifier};
+use payday::http::{AppState, Auth, Connect, Cors, CronSecrets, Limits, Queues, Verifier};
 use payday::queue::Queue;
 use payday::schedule::Scheduler;
 use payday::{aws, config, router, telemetry};
@@ -28,6 +29,7 @@ async fn load() -> Result<axum::Router, Error> {
             notification: Queue::new(&aws, config::notification_queue_url()?),
         },
         scheduler: Scheduler::new(&aws, config::schedule_group()?),
+        connect: config::Connect::load().await?.as_ref().map(Connect::new).transpose()?,
         stripe_api_base: config::stripe_api_base().into(),
         stuck_run_minutes: config::stuck_run_minutes()?,
     };

@@ -105,6 +105,7 @@ async fn serve(up: Up) -> Result<(), UpError> {
     let jwt_secret = format!("{}{}", uuid::Uuid::new_v4().simple(), uuid::Uuid::new_v4().simple());
     options.secrets = [
         ("STRIPE_SECRET_KEY", key.as_str()),
+        ("STRIPE_CONNECT_KEY", key.as_str()),
         ("STRIPE_WEBHOOK_SECRET", webhook_secret.as_str()),
         ("CRON_SECRET", cron_secret.as_str()),
         ("JWT_SECRET", jwt_secret.as_str()),
@@ -113,6 +114,7 @@ async fn serve(up: Up) -> Result<(), UpError> {
     .into();
     options.parameters = up.parameters;
     options.parameters.entry("StripeApiBase".to_owned()).or_insert(url.clone());
+    options.parameters.entry("FrontendUrl".to_owned()).or_insert("http://localhost:3000".to_owned());
     options.http_port = up.http_port;
     options.autofire = true;
     options.echo_logs = up.logs;

@@ -26,6 +26,89 @@ struct Application {
     name: &'static str,
 }
 
+#[derive(Serialize)]
+struct CapabilityView<'a> {
+    id: &'static str,
+    object: &'static str,
+    account: &'a str,
+    requested: bool,
+    status: &'static str,
+}
+
+/// What `POST /v1/accounts` asks for, as far as the double knows the rules.
+struct NewAccount {
+    country: String,
+    transfers: bool,
+    interval: String,
+}
+
+/// <https://docs.stripe.com/connect/cross-border-payouts>
+const ACROSS: [&str; 34] = [
+    "US", "GB", "CA", "CH", "AT", "BE", "BG", "CY", "CZ", "DE", "DK", "EE", "ES", "FI", "FR", "GR", "HR", "HU", "IE", "IS", "IT",
+    "LI", "LT", "LU", "LV", "MT", "NL", "NO", "PL", "PT", "RO", "SE", "SI", "SK",
+];
+
+/// Whether a platform can have accounts of that country under the full service agreement.
+fn full_reaches(platform_country: &str, country: &str) -> bool {
+    country == platform_country || ACROSS.contains(&platform_country) && ACROSS.contains(&country)
+}
+
+impl NewAccount {
+    fn parse(params: &Params, platform_country: &str) -> Result<Self, ApiError> {
+        params.only(&[
+            "business_profile",
+            "business_type",
+            "capabilities",
+            "company",
+            "controller",
+            "country",
+            "default_currency",
+            "email",
+            "individual",
+            "metadata",
+            "settings",
+            "tos_acceptance",
+            "type",
+        ])?;
+        let country = params.get("country").unwrap_or(platform_country).to_owned();
+        if country.len() != 2 || !country.bytes().all(|b| b.is_ascii_uppercase()) || country == "ZZ" {
+            return Err(ApiError::refused("country_unsupported", format!("Country '{country}' is unknown.")).param("country"));
+        }
+        if params.get("email").is_some_and(|email| !email.contains('@')) {
+            return Err(ApiError::refused("email_invalid", "Invalid email address").param("email"));
+        }
+        if params.get("type").is_some() && params.get("controller[stripe_dashboard][type]").is_some() {
+            return Err(ApiError::refused("", "You may only specify one of these parameters: type, controller."));
+        }
+        let requested = |name: &str| params.get(&format!("capabilities[{name}][requested]")) == Some("true");
+        let (transfers, card_payments) = (requested("transfers"), requested("card_payments"));
+        let interval = params.get("settings[payouts][schedule][interval]").unwrap_or("daily").to_owned();
+        if !["manual", "daily", "weekly", "monthly"].contains(&interval.as_str()) {
+            return Err(ApiError::invalid(format!("Invalid interval: {interval}")).param("settings[payouts][schedule][interval]"));
+        }
+        let refused = |message: String| Err(ApiError::refused("", message));
+        let full_reaches = full_reaches(platform_country, &country);
+        match params.get("tos_acceptance[service_agreement]") {
+            None | Some("full") if !full_reaches => refused(format!(
+                "Funds can't be sent to accounts located in {country} because of restrictions to protect your platform. \
+                 Accounts there must be under the recipient service agreement."
+            )),
+            None | Some("full") if transfers && !card_payments => refused(format!(
+                "Your platform needs approval for accounts in {country} to have requested the `transfers` capability without the \
+                 `card_payments` capability."
+            )),
+            Some("recipient") if country == platform_country => refused(format!(
+                "The recipient ToS agreement is not supported for platforms in {platform_country} creating accounts in {country}."
+            )),
+            Some("recipient") if card_payments => {
+                refused("The `card_payments` capability cannot be requested under the recipient service agreement.".to_owned())
+            }
+            None | Some("full" | "recipient") => Ok(Self { country, transfers, interval }),
+            Some(other) => refused(format!("Invalid tos_acceptance[service_agreement]: {other}")),
+        }
+    }
+}
+
 impl World {
     pub(super) fn list_accounts(&self, params: &Params) -> Result<Bytes, ApiError> {
         params.only(&["created", "ending_before", "limit", "starting_after"])?;
@@ -56,43 +139,72 @@ impl World {
     }
 
     pub(super) fn create_account(&mut self, params: &Params) -> Result<(String, Bytes), ApiError> {
-        let country = params.get("country").unwrap_or("US").to_owned();
-        if country.len() != 2 || !country.bytes().all(|b| b.is_ascii_uppercase()) {
-            return Err(ApiError::invalid(format!("Country '{country}' is unknown."))
-                .code("country_unsupported")
-                .param("country"));
-        }
-        let mut spec = AccountSpec {
-            country,
+        let new = NewAccount::parse(params, self.account_country())?;
+        let mut wants = vec!["external_account".to_owned(), "tos_acceptance.date".to_owned(), "tos_acceptance.ip".to_owned()];
+        wants.extend(["individual.first_name", "individual.last_name", "individual.dob.day"].map(str::to_owned));
+        let spec = AccountSpec {
+            country: new.country,
             email: params.get("email").map(str::to_owned),
             kind: params.get("type").unwrap_or("none").to_owned(),
-            transfers: params
-                .get("capabilities[transfers][requested]")
-                .filter(|v| *v == "true")
-                .map_or(String::new(), |_| "inactive".to_owned()),
+            transfers: if new.transfers { "inactive" } else { "" }.to_owned(),
             charges_enabled: false,
             payouts_enabled: false,
             details_submitted: false,
-            currently_due: vec!["external_account".to_owned(), "tos_acceptance.date".to_owned()],
+            past_due: wants.clone(),
+            currently_due: wants,
             disabled_reason: Some("requirements.past_due".to_owned()),
-            payout_interval: Some(params.get("settings[payouts][schedule][interval]").unwrap_or("daily").to_owned()),
+            payout_interval: Some(new.interval),
             banks: Vec::new(),
+            metadata: params.metadata()?.into_iter().collect(),
+            default_currency: params.get("default_currency").unwrap_or("usd").to_owned(),
             ..AccountSpec::default()
         };
-        if let Some(currency) = params.get("default_currency") {
-            currency.clone_into(&mut spec.default_currency);
-        }
-        spec.past_due.clone_from(&spec.currently_due);
-        spec.metadata = params.metadata()?.into_iter().collect();
         let owner = self.insert_account(spec);
         Ok((self.account_id(owner).to_owned(), self.account_json(owner)))
+    }
+
+    fn account_country(&self) -> &str {
+        &self.accounts[PLATFORM].spec.country
+    }
+
+    /// The owner has given everything and named a bank account: Stripe tells of the bank account, the capability, the account.
+    pub(super) fn finish_onboarding(&mut self, owner: Owner) {
+        let mut spec = self.accounts[owner].spec.clone();
+        for list in [&mut spec.currently_due, &mut spec.past_due, &mut spec.eventually_due] {
+            list.clear();
+        }
+        spec.disabled_reason = None;
+        (spec.payouts_enabled, spec.details_submitted) = (true, true);
+        // A recipient never takes payments.
+        spec.charges_enabled = full_reaches(self.account_country(), &spec.country);
+        "active".clone_into(&mut spec.transfers);
+        if spec.banks.is_empty() {
+            spec.banks.push(BankSpec {
+                country: spec.country.clone(),
+                currency: spec.default_currency.clone(),
+                ..BankSpec::default()
+            });
+        }
+        let body =
+            json(&CapabilityView { id: "transfers", object: "capability", account: &spec.id, requested: true, status: "active" });
+        self.emit("capability.updated", owner, "transfers", body, None);
+        self.change_account(owner, spec);
     }
 
     pub(super) fn create_account_link(&self, params: &Params) -> Result<Bytes, ApiError> {
         params.only(&["account", "collect", "collection_options", "refresh_url", "return_url", "type"])?;
         let account = params.required("account")?;
-        params.required("type")?;
         let owner = self.connected(account).ok_or_else(|| ApiError::no_such_param("account", account, "account"))?;
+        if !matches!(params.required("type")?, "account_onboarding" | "account_update") {
+            return Err(ApiError::invalid("Invalid type: must be one of account_onboarding or account_update").param("type"));
+        }
+        for name in ["refresh_url", "return_url"] {
+            let url = params.required(name)?;
+            let schemes = if self.settings.livemode { &["https://"][..] } else { &["https://", "http://"] };
+            if !schemes.iter().any(|scheme| url.starts_with(scheme)) {
+                return Err(ApiError::refused("url_invalid", "Not a valid URL").param(name));
+            }
+        }
         let created = self.now_ms.div_euclid(1000);
         Ok(json(&AccountLink {
             object: "account_link",

@@ -17,7 +17,7 @@ use super::state::Inner;
 use super::webhooks::{DeliveryOptions, DeliveryRule, WebhookTarget};
 
 const HELP: &str = r#"{"GET":["accounts","transfers","payouts","events","calls","counts","deliveries","faults","audit","clock"],
-"POST":{"accounts":"an AccountSpec","accounts/ID":"fields of it to change","accounts/ID/deauthorize":"",
+"POST":{"accounts":"an AccountSpec","accounts/ID":"fields of it to change","accounts/ID/finish":"","accounts/ID/deauthorize":"",
 "fund":{"currency":"usd","amount":100000,"account":null},"charges":"a DestinationCharge",
 "refunds":{"charge":"ch_…","amount":100,"reverse_transfer":true,"refund_application_fee":false},
 "disputes":{"charge":"ch_…","amount":100,"reason":"fraudulent"},"disputes/ID/close":{"won":false},
@@ -137,6 +137,7 @@ fn act(double: &StripeDouble, path: &str, body: &[u8]) -> Outcome {
     match parts.as_slice() {
         ["accounts"] => Ok(serde_json::json!({ "id": double.add_account(parsed(body)?) })),
         ["accounts", id] => change_account(double, id, body),
+        ["accounts", id, "finish"] => found(double.finish_onboarding(id)),
         ["accounts", id, "deauthorize"] => found(double.deauthorize(id)),
         ["fund"] => {
             let fund: Fund = parsed(body)?;

@@ -60,6 +60,11 @@ impl StripeDouble {
         })
     }
 
+    /// The account's owner gives Stripe everything it wants, and a bank account. False: no such account.
+    pub fn finish_onboarding(&self, id: &str) -> bool {
+        self.with(|state| state.world.connected(id).map(|owner| state.world.finish_onboarding(owner)).is_some())
+    }
+
     /// The account leaves the platform.
     pub fn deauthorize(&self, id: &str) -> bool {
         self.with(|state| state.world.connected(id).map(|owner| state.world.deauthorize_account(owner)).is_some())

@@ -200,7 +200,7 @@ async fn at_most_so_many_payouts_are_created_at_once() {
 async fn a_new_account_can_do_nothing_until_it_is_onboarded() {
     let stripe = Stripe::funded().await;
     let form = "type=express&country=DE&email=a@example.com&default_currency=eur&capabilities[transfers][requested]=true\
-                &settings[payouts][schedule][interval]=manual&metadata[creator]=7";
+                &capabilities[card_payments][requested]=true&settings[payouts][schedule][interval]=manual&metadata[creator]=7";
     let account = stripe.post("/v1/accounts", form, keyed("a")).await;
     assert_eq!((account.status, account.str("/country").as_str()), (200, "DE"));
     assert_eq!(account.json["payouts_enabled"], false);
@@ -210,4 +210,42 @@ async fn a_new_account_can_do_nothing_until_it_is_onboarded() {
     assert!(stripe.post("/v1/account_links", &link, keyed("l")).await.str("/url").starts_with("https://connect.stripe.com/"));
     let transfer = format!("amount=100&currency=usd&destination={}", account.id());
     assert_eq!(stripe.transfer(&transfer, "t").await.code(), "insufficient_capabilities_for_transfer");
+    // Its owner gives what is wanted.
+    stripe.double.finish_onboarding(&account.id());
+    assert_eq!(stripe.transfer(&transfer, "t2").await.status, 200);
+}
+
+/// <https://docs.stripe.com/connect/service-agreement-types>
+#[tokio::test]
+async fn an_account_that_its_agreement_does_not_allow_is_refused_and_the_refusal_kept_under_the_key() {
+    let stripe = Stripe::funded().await;
+    let both = "capabilities[transfers][requested]=true&capabilities[card_payments][requested]=true";
+    let transfers = "capabilities[transfers][requested]=true";
+    let recipient = "tos_acceptance[service_agreement]=recipient";
+    for (form, status) in [
+        (format!("country=DE&{both}"), 200),
+        (format!("country=TH&{transfers}&{recipient}"), 200),
+        (format!("country=DE&{transfers}"), 400),
+        (format!("country=TH&{both}"), 400),
+        (format!("country=TH&{both}&{recipient}"), 400),
+        (format!("country=US&{transfers}&{recipient}"), 400),
+        (format!("country=ZZ&{both}"), 400),
+        (format!("country=US&{both}&email=nobody"), 400),
+        (format!("country=US&{both}&colour=red"), 400),
+        (format!("country=US&{both}&type=express&controller[stripe_dashboard][type]=express"), 400),
+    ] {
+        assert_eq!(stripe.post("/v1/accounts", &form, keyed(&form)).await.status, status, "{form}");
+    }
+    let refused = stripe.post("/v1/accounts", "country=ZZ", keyed("z")).await;
+    let again = stripe.post("/v1/accounts", "country=ZZ", keyed("z")).await;
+    assert_eq!((refused.status, again.header("idempotent-replayed")), (400, Some("true")));
+    assert_eq!(stripe.post("/v1/accounts", "country=US", keyed("z")).await.status, 400, "the key belongs to other bytes");
+    let id = stripe.post("/v1/accounts", &format!("country=US&{both}"), keyed("us")).await.id();
+    for link in [
+        "type=account_onboarding",
+        "type=account_onboarding&refresh_url=x&return_url=https://x/",
+        "type=login&refresh_url=https://x/&return_url=https://x/",
+    ] {
+        assert_eq!(stripe.post("/v1/account_links", &format!("account={id}&{link}"), keyed(link)).await.status, 400, "{link}");
+    }
 }

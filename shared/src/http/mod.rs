@@ -28,4 +28,4 @@ pub use jwt::{Role, Verifier};
 pub use limits::Limits;
 pub use page::{Cursor, Page, PageQuery, Path, Query};
 pub use response::Problem;
-pub use state::{AppState, Queues};
+pub use state::{AppState, Connect, Queues};

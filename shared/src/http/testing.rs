@@ -43,6 +43,7 @@ async fn state() -> AppState {
         },
         queues: Queues { create_batch: queue(), process_chunk: queue(), notification: queue() },
         scheduler: Scheduler::new(&aws, "payday".to_owned()),
+        connect: None,
         stripe_api_base: "http://127.0.0.1:1".into(),
         stuck_run_minutes: 60,
     }

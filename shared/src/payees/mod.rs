@@ -2,6 +2,9 @@
 //! from `account.updated` and from reading the account, never from a file.
 
 pub mod import;
+pub mod onboarding;
+pub mod requirements;
+pub mod routes;
 pub mod store;
 
 use chrono::{DateTime, SubsecRound, Utc};

@@ -1,6 +1,12 @@
 //! The SQL of payees.
 
+mod onboarding;
+
 use chrono::{DateTime, SubsecRound, Utc};
+pub use onboarding::{
+    Connection, account_created, account_refused, account_request, connected, connection, instance, lock_payee, look_up_account,
+    make_payee, save_account_request, sends_again,
+};
 use uuid::Uuid;
 
 use super::NewPayee;
@@ -45,12 +51,12 @@ pub async fn describe(tx: &mut Tx, accounts: &[(Uuid, Account)], at: DateTime<Ut
     for rows in accounts.chunks(ROWS_AT_ONCE) {
         let statement = query(
             "insert into stripe_accounts as a (payee_id, account, country, transfers_active, payouts_enabled, charges_enabled, past_due, disabled_reason,
-                                               payout_interval, destination, state_at)
-             select *, $11 from unnest($1::uuid[], $2::text[], $3::text[], $4::bool[], $5::bool[], $6::bool[], $7::bool[], $8::text[], $9::text[], $10::text[])
+                                               payout_interval, destination, requirements, state_at)
+             select *, $12 from unnest($1::uuid[], $2::text[], $3::text[], $4::bool[], $5::bool[], $6::bool[], $7::bool[], $8::text[], $9::text[], $10::text[], $11::jsonb[])
              on conflict (payee_id) do update set
                 account = excluded.account, country = coalesce(excluded.country, a.country), transfers_active = excluded.transfers_active,
                 payouts_enabled = excluded.payouts_enabled, charges_enabled = excluded.charges_enabled, past_due = excluded.past_due,
-                disabled_reason = excluded.disabled_reason, payout_interval = excluded.payout_interval, destination = coalesce(excluded.destination, a.destination),
+                disabled_reason = excluded.disabled_reason, requirements = excluded.requirements, payout_interval = excluded.payout_interval, destination = coalesce(excluded.destination, a.destination),
                 destination_changed_at = case
                     when a.account <> excluded.account or a.destination <> excluded.destination then excluded.state_at
                     else a.destination_changed_at end,
@@ -67,6 +73,7 @@ pub async fn describe(tx: &mut Tx, accounts: &[(Uuid, Account)], at: DateTime<Ut
         .bind(rows.iter().map(|(_, it)| it.disabled_reason().map(str::to_owned)).collect::<Vec<_>>())
         .bind(rows.iter().map(|(_, it)| it.payout_interval().map(str::to_owned)).collect::<Vec<_>>())
         .bind(rows.iter().map(|(_, it)| it.destination().map(str::to_owned)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, it)| sqlx::types::Json(it.requirements())).collect::<Vec<_>>())
         .bind(at);
         tx.run(statement).await?;
     }

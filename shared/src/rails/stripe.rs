@@ -1,11 +1,14 @@
-//! All of Stripe that moves or reads money: async-stripe builds the requests, our own client sends them once and keeps
-//! status, headers and raw body, [`super::read_answer`] says what the answer means.
+//! All of Stripe that moves or reads money; connected accounts are in `accounts`. async-stripe builds the requests, our own
+//! client sends them once and keeps status, headers and raw body, [`super::read_answer`] says what the answer means.
 //!
 //! async-stripe's `Retry` and `ExponentialBackoff` strategies re-send POSTs without any key and are never used. Reads are
 //! rationed like sends: lists come in pages of 100.
 
+mod accounts;
+
 use std::collections::HashMap;
 
+pub use accounts::{Account, AccountLink, Agreement, Created, NewAccount, Requirements, agreement};
 use chrono::{DateTime, Utc};
 use http::Method;
 use http::header::HeaderValue;
@@ -14,7 +17,6 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use stripe::StripeRequest;
 use stripe_client_core::{RequestBuilder, StripeMethod};
-use stripe_connect::account::{ListAccount, RetrieveAccount};
 use stripe_connect::transfer::{CreateTransfer, ListTransfer};
 use stripe_core::balance::RetrieveForMyAccountBalance;
 use stripe_core::payout::{CreatePayout, ListPayout};
@@ -65,98 +67,11 @@ pub struct Found {
     pub reversed_minor: i64,
 }
 
-/// A connected account as Stripe describes it: the fields that readiness depends on.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Account {
-    pub id: String,
-    #[serde(default)]
-    pub country: Option<String>,
-    #[serde(default)]
-    pub charges_enabled: bool,
-    #[serde(default)]
-    pub payouts_enabled: bool,
-    #[serde(default)]
-    capabilities: Option<Capabilities>,
-    #[serde(default)]
-    requirements: Option<Requirements>,
-    #[serde(default)]
-    settings: Option<Settings>,
-    #[serde(default)]
-    external_accounts: Option<List<ExternalAccount>>,
-}
-
-#[derive(Debug, Clone, Deserialize, Default)]
-struct Capabilities {
-    #[serde(default)]
-    transfers: Option<String>,
-}
-
-#[derive(Debug, Clone, Deserialize, Default)]
-struct Requirements {
-    #[serde(default)]
-    past_due: Option<Vec<String>>,
-    #[serde(default)]
-    disabled_reason: Option<String>,
-}
-
-#[derive(Debug, Clone, Deserialize, Default)]
-struct Settings {
-    #[serde(default)]
-    payouts: Option<PayoutSettings>,
-}
-
-#[derive(Debug, Clone, Deserialize, Default)]
-struct PayoutSettings {
-    #[serde(default)]
-    schedule: Option<PayoutSchedule>,
-}
-
-#[derive(Debug, Clone, Deserialize, Default)]
-struct PayoutSchedule {
-    #[serde(default)]
-    interval: Option<String>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct ExternalAccount {
-    id: String,
-    #[serde(default)]
-    fingerprint: Option<String>,
-    #[serde(default)]
-    default_for_currency: Option<bool>,
-}
-
 #[derive(Debug, Clone, Deserialize)]
 struct List<T> {
     data: Vec<T>,
     #[serde(default)]
     has_more: bool,
-}
-
-impl Account {
-    pub fn transfers_active(&self) -> bool {
-        self.capabilities.as_ref().and_then(|it| it.transfers.as_deref()) == Some("active")
-    }
-
-    pub fn past_due(&self) -> bool {
-        self.requirements.as_ref().and_then(|it| it.past_due.as_ref()).is_some_and(|past_due| !past_due.is_empty())
-    }
-
-    pub fn disabled_reason(&self) -> Option<&str> {
-        self.requirements.as_ref()?.disabled_reason.as_deref()
-    }
-
-    /// `manual`, `daily` …; `None` when Stripe does not say, which counts as automatic.
-    pub fn payout_interval(&self) -> Option<&str> {
-        self.settings.as_ref()?.payouts.as_ref()?.schedule.as_ref()?.interval.as_deref()
-    }
-
-    /// What identifies the bank account or card that payouts go to: its fingerprint, which survives re-adding the same one.
-    pub fn destination(&self) -> Option<&str> {
-        let accounts = &self.external_accounts.as_ref()?.data;
-        let chosen = accounts.iter().find(|account| account.default_for_currency == Some(true)).or_else(|| accounts.first())?;
-        Some(chosen.fingerprint.as_deref().unwrap_or(&chosen.id))
-    }
 }
 
 #[derive(Deserialize)]
@@ -252,57 +167,46 @@ impl Stripe {
         Ok(balance.available.iter().filter(|part| part.currency == currency).map(|part| part.amount).sum())
     }
 
-    /// A page of connected accounts after the given id, and whether there are more. For tools: the engine reads one by one.
-    pub async fn accounts(&self, after: Option<&str>) -> Result<(Vec<Account>, bool)> {
-        let mut list = ListAccount::new().limit(100);
-        if let Some(after) = after {
-            list = list.starting_after(after);
-        }
-        let page: List<Account> = self.read(Boundary::Outside, &list.build(), None).await?;
-        Ok((page.data, page.has_more))
-    }
-
-    /// One connected account; `None` if Stripe does not know it or it is not ours.
-    pub async fn account(&self, id: &str) -> Result<Option<Account>> {
-        match self.read(Boundary::ReadAccount, &RetrieveAccount::new(id).build(), None).await {
-            Ok(account) => Ok(Some(account)),
-            Err(error) if error.kind == Kind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
     async fn read<T: DeserializeOwned>(&self, boundary: Boundary, request: &RequestBuilder, account: Option<&str>) -> Result<T> {
         debug_assert!(matches!(request.method, StripeMethod::Get), "only reads come this way");
         let path = match request.query.as_deref() {
             Some(query) if !query.is_empty() => format!("{}?{query}", request.path),
             _ => request.path.clone(),
         };
-        let down = |failure: &dyn std::fmt::Display| {
-            Error::unavailable(
-                "STRIPE_UNAVAILABLE",
-                format!("Stripe does not answer ({failure}); check {} and try again.", self.base),
-            )
-        };
         let answer = self.exchange(boundary, Method::GET, &path, account, None, String::new()).await;
-        let answer = answer.map_err(|failure| down(&failure))?;
+        let answer = answer.map_err(|failure| self.silent(&failure))?;
         match answer.status.as_u16() {
             200..=299 => serde_json::from_slice(&answer.body).map_err(|error| {
                 Error::unavailable("STRIPE_UNREADABLE", "Stripe's answer cannot be read; try again.").with_source(error)
             }),
             404 => Err(Error::not_found("The Stripe object")),
             403 if answer.body.windows(15).any(|part| part == b"account_invalid") => Err(Error::not_found("The Stripe account")),
-            401 | 403 => Err(Error::new(
+            _ => Err(self.not_done(&answer)),
+        }
+    }
+
+    fn silent(&self, failure: &dyn std::fmt::Display) -> Error {
+        Error::unavailable(
+            "STRIPE_UNAVAILABLE",
+            format!("Stripe does not answer ({failure}); check {} and try again.", self.base),
+        )
+    }
+
+    /// An answer that does not do what was asked.
+    fn not_done(&self, answer: &Answer) -> Error {
+        match answer.status.as_u16() {
+            401 | 403 => Error::new(
                 Kind::Forbidden,
                 "STRIPE_KEY_REFUSED",
                 "Stripe refuses the key; check STRIPE_SECRET_KEY (or --stripe-key).",
-            )),
-            429 => Err(Error::new(
+            ),
+            429 => Error::new(
                 Kind::RateLimited { retry_after_seconds: 1 },
                 "STRIPE_RATE_LIMITED",
                 "Stripe asks us to slow down; try again in a moment.",
-            )),
-            500..=599 => Err(down(&answer.status)),
-            status => Err(Error::internal(format!("Stripe refused a read with status {status}."))),
+            ),
+            409 | 500..=599 => self.silent(&answer.status),
+            status => Error::internal(format!("Stripe refused a request with status {status}.")),
         }
     }
 

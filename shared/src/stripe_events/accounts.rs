@@ -3,7 +3,7 @@
 use super::{Effect, Event};
 use crate::db::Tx;
 use crate::error::Result;
-use crate::payees::{self, store};
+use crate::payees::{self, onboarding, store};
 use crate::rails::stripe::Account;
 use serde::Deserialize;
 
@@ -11,8 +11,14 @@ use serde::Deserialize;
 /// same second cannot be ordered, so the account is read again.
 pub async fn updated(tx: &mut Tx, event: &Event) -> Result<Effect> {
     let Ok(account) = Account::deserialize(event.object()) else { return Ok(Effect::Ignored("not an account")) };
-    let Some((payee, state_at)) = store::by_account(tx, &account.id).await? else { return Ok(Effect::Waiting(account.id)) };
     let at = event.created_at();
+    let Some((payee, state_at)) = store::by_account(tx, &account.id).await? else {
+        // Told of before the answer to its creation has come, if ever it comes.
+        let Some(payee) = onboarding::owner_of_new(tx, &account).await? else { return Ok(Effect::Waiting(account.id)) };
+        let said = format!("connected {} to {payee}", account.id);
+        payees::describe(tx, payee, account, at).await?;
+        return Ok(Effect::Applied(said));
+    };
     if at < state_at {
         return Ok(Effect::Applied("older than what is known".to_owned()));
     }

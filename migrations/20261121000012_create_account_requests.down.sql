@@ -1,0 +1,2 @@
+alter table stripe_accounts drop column requirements;
+drop table account_requests;
