@@ -329,3 +329,74 @@ async fn health_names_the_check_that_stopped_a_batch_and_the_rows_that_disagree(
         [&json!(1), &json!("standing_check")]
     );
 }
+
+#[tokio::test]
+async fn discrepancies_are_listed_in_pages_by_state_and_kind_and_taken_over_by_people() {
+    let api = Api::start().await;
+    api.connect(CREATOR, "manual").await;
+    let empty = api.fine(Who::Operator, "GET", "/internal/discrepancies", None).await;
+    assert_eq!(pick(&empty, &["discrepancies", "nextCursor", "lastReconciliation"]), [&json!([]), &json!(null), &json!(null)]);
+    api.sql(&format!(
+        "insert into discrepancies (kind, subject, payee_id, expected, found, state) values
+            ('unknown_object', 'tr_1', null, 'no such object', '500 usd', 'open'), ('held_too_long', '{CREATOR} usd', '{CREATOR}', 'x', 'y', 'open'),
+            ('second_object', 'tr_2', null, 'a', 'b', 'ignored'), ('sums_differ', 'transfers usd', null, 'a', 'b', 'resolved');
+         insert into reconciliations (stage, since, started_at, finished_at, reads) values ('done', now(), now(), now(), 7);
+         insert into reconciliation_sums values (1, 'transfer', 'usd', 3, 300, 300)"
+    ))
+    .await;
+    let subjects = async |query: &str| {
+        let answer = api.fine(Who::Cron, "GET", &format!("/internal/discrepancies{query}"), None).await;
+        let rows = answer["discrepancies"].as_array().expect("rows").clone();
+        (rows.iter().map(|row| row["subject"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>(), answer)
+    };
+    let (all, answer) = subjects("").await;
+    assert_eq!(all, ["tr_2".to_owned(), format!("{CREATOR} usd"), "tr_1".to_owned()], "what is not resolved, newest first");
+    assert_eq!(
+        pick(&answer["lastReconciliation"], &["stage", "reads", "sums"]),
+        [
+            &json!("done"),
+            &json!(7),
+            &json!([{ "leg": "transfer", "currency": "usd", "objects": 3, "stripeMinor": 300, "ledgerMinor": 300 }])
+        ]
+    );
+    assert_eq!(subjects("?state=resolved").await.0, ["transfers usd"]);
+    assert_eq!(subjects("?kind=unknown_object&state=open").await.0, ["tr_1"]);
+    let (first, answer) = subjects("?limit=2").await;
+    assert_eq!(first.len(), 2);
+    let cursor = answer["nextCursor"].as_str().expect("a cursor");
+    assert_eq!(subjects(&format!("?limit=2&cursor={cursor}")).await.0, ["tr_1"]);
+    for wrong in ["?state=closed", "?kind=nothing", "?sort=id", &format!("?state=open&cursor={cursor}")] {
+        assert_eq!(api.call(Who::Cron, "GET", &format!("/internal/discrepancies{wrong}"), None).await.0, 400, "{wrong}");
+    }
+
+    let path = "/internal/discrepancies/1";
+    let change = json!({ "owner": "finance@example.com", "note": "asked Stripe" });
+    let row = api.fine(Who::Operator, "PATCH", path, Some(change)).await["discrepancy"].clone();
+    let operator = Uuid::from_u128(7).to_string();
+    assert_eq!(
+        pick(&row, &["state", "owner", "note", "changedBy", "resolvedAt"]),
+        [&json!("open"), &json!("finance@example.com"), &json!("asked Stripe"), &json!(operator), &json!(null)]
+    );
+    let row = api.fine(Who::Cron, "PATCH", path, Some(json!({ "state": "resolved", "owner": "" }))).await["discrepancy"].clone();
+    assert_eq!(
+        pick(&row, &["state", "owner", "note", "changedBy"]),
+        [&json!("resolved"), &json!(null), &json!("asked Stripe"), &json!("cron")]
+    );
+    assert!(row["resolvedAt"].is_string());
+    let row = api.fine(Who::Cron, "PATCH", path, Some(json!({ "state": "open" }))).await["discrepancy"].clone();
+    assert_eq!(row["resolvedAt"], json!(null));
+    for (body, status) in [
+        (json!({}), 422),
+        (json!({ "state": "closed" }), 422),
+        (json!({ "kind": "unknown_object" }), 422),
+        (json!({ "note": "x".repeat(2_001) }), 422),
+        (json!({ "owner": 7 }), 422),
+        (json!({ "note": "a\u{0}b" }), 422),
+    ] {
+        assert_eq!(api.call(Who::Operator, "PATCH", path, Some(body.clone())).await.0, status, "{body}");
+    }
+    for missing in ["/internal/discrepancies/99", "/internal/discrepancies/x"] {
+        assert_eq!(api.call(Who::Operator, "PATCH", missing, Some(json!({ "state": "open" }))).await.0, 404, "{missing}");
+    }
+    assert_eq!(api.call(Who::Creator(CREATOR), "GET", "/internal/discrepancies", None).await.0, 403);
+}

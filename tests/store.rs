@@ -13,6 +13,7 @@ mod store {
     mod ledger;
     mod paying;
     mod pooler;
+    mod reconciliation;
     mod recovery;
     mod schema;
     mod statements;

@@ -68,6 +68,9 @@ boundaries! {
     RetryItem => "retry item",
     TellOfMissingRun => "tell of a missing run",
     KeepVerdict => "keep verdict",
+    BeginReconciliation => "begin reconciliation",
+    ApplyMissedNews => "apply missed news",
+    SaveReconciled => "save reconciled",
     AnnounceOutbox => "announce outbox",
     MarkOutboxSent => "mark outbox sent",
     RequestWithdrawal => "request a withdrawal",
@@ -97,6 +100,9 @@ boundaries! {
     FindAccount => "find account",
     CreateAccount => "create account",
     CreateAccountLink => "create account link",
+    ListEvents => "list events",
+    ListTransfers => "list transfers",
+    ListPayouts => "list payouts",
 
     /// What a tool or a test does by itself: not the engine's, so without a row in the matrix.
     Outside => "outside",

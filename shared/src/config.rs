@@ -181,10 +181,15 @@ impl Sending {
     }
 }
 
-/// Sends per second: `20` or `20/s`.
+/// Calls per second: `20` or `20/s`.
 fn rate(name: &'static str, default: &str) -> Result<i64> {
     let read = |text: &str| text.trim_end_matches("/s").parse().ok().filter(|value| (0..=10_000).contains(value));
     parsed(name, default, read, "a number of requests per second from 0 to 10000")
+}
+
+/// `STRIPE_RATE_READS`: reads of Stripe that reconciliation makes each second, beside those of the workers.
+pub fn stripe_reads_per_second() -> Result<u32> {
+    Ok(u32::try_from(rate("STRIPE_RATE_READS", "10")?).unwrap_or_default())
 }
 
 /// `METRICS_NAMESPACE`: CloudWatch's name for this deployment's metrics, which its alarms look at.

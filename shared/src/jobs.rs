@@ -13,6 +13,7 @@ use crate::payouts::sweep::{Pace, Sweeper};
 use crate::payouts::{checks, cycle};
 use crate::queue::Queue;
 use crate::rails::stripe::Stripe;
+use crate::reconciliation::{self, Reconciler};
 use crate::telemetry::{Metric, metric};
 use crate::{aws, clock, earnings, notifications, payees, stripe_events, withdrawals};
 
@@ -38,6 +39,8 @@ pub enum Job {
     Retry,
     /// Asks every standing check, and alerts if one is breached.
     Verify,
+    /// Compares Stripe with the books, a part of it each hour until the day's comparison is done.
+    Reconcile,
     /// Says that we are alive; its absence alarms.
     Heartbeat,
 }
@@ -50,6 +53,8 @@ pub struct Jobs {
     pub notification: Queue,
     pub sweeper: Sweeper,
     pub stuck_run_minutes: i64,
+    /// Reads of Stripe that reconciliation may make each second.
+    pub reads_per_second: u32,
 }
 
 impl Jobs {
@@ -68,7 +73,8 @@ impl Jobs {
             process_chunk: Queue::new(&aws, config::process_chunk_queue_url()?),
         };
         let notification = Queue::new(&aws, config::notification_queue_url()?);
-        Ok(Self { db, stripe, policy, notification, sweeper, stuck_run_minutes: config::stuck_run_minutes()? })
+        let (stuck_run_minutes, reads_per_second) = (config::stuck_run_minutes()?, config::stripe_reads_per_second()?);
+        Ok(Self { db, stripe, policy, notification, sweeper, stuck_run_minutes, reads_per_second })
     }
 
     pub async fn run(&self, fired: &Fired) -> Result<()> {
@@ -85,8 +91,14 @@ impl Jobs {
             }
             Job::Retry => self.sweeper.retry(self.stuck_run_minutes).await,
             Job::Verify => checks::verify(&self.db).await,
+            Job::Reconcile => self.reconciler().run().await,
             Job::Heartbeat => self.heartbeat(fired.scheduled_time.unwrap_or_else(clock::now)).await,
         }
+    }
+
+    fn reconciler(&self) -> Reconciler {
+        let pace = reconciliation::Pace::per_second(self.reads_per_second);
+        Reconciler { db: self.db.clone(), stripe: self.stripe.clone(), policy: self.policy.clone(), pace }
     }
 
     async fn sweep(&self, pace: Pace) -> Result<()> {

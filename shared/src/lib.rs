@@ -24,6 +24,9 @@ pub mod stripe_events;
 /// Money that creators ask for on demand: reserved at once, paid by the engine.
 pub mod withdrawals;
 
+/// Stripe's transfers and payouts against ours, both ways, every day.
+pub mod reconciliation;
+
 /// The ways money travels, and what their answers mean. Never sees the database.
 pub mod rails;
 

@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::http::{AppState, Cors, Problem, finish};
-use crate::{earnings, payees, payouts, stripe_events, withdrawals};
+use crate::{earnings, payees, payouts, reconciliation, stripe_events, withdrawals};
 
 /// The whole API, ready to serve.
 pub fn router(state: AppState, cors: Cors) -> Router {
@@ -33,6 +33,7 @@ fn documented() -> OpenApiRouter<AppState> {
         .merge(withdrawals::routes::routes())
         .merge(payees::routes::routes())
         .merge(stripe_events::routes::routes())
+        .merge(reconciliation::routes::routes())
 }
 
 /// The OpenAPI document, pretty and always in the same order; `openapi.json` at the repository's root is this text.

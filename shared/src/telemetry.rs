@@ -72,16 +72,28 @@ pub enum Metric {
     StripeKeyRejected,
     /// The books do not agree.
     StandingCheckBreached,
+    /// Places where Stripe and the books do not agree, newly found.
+    DiscrepanciesFound,
+    /// All of them that nobody has resolved or ignored.
+    DiscrepanciesOpen,
+    /// Since Stripe and the books were last compared to the end.
+    ReconciliationAgeSeconds,
+    /// Objects in Stripe's lists that we cannot read.
+    UnreadableObjects,
 }
 
 impl Metric {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::UnknownOutcomes,
         Self::UnknownOutcomeAgeSeconds,
         Self::Heartbeat,
         Self::RunsStuck,
         Self::StripeKeyRejected,
         Self::StandingCheckBreached,
+        Self::DiscrepanciesFound,
+        Self::DiscrepanciesOpen,
+        Self::ReconciliationAgeSeconds,
+        Self::UnreadableObjects,
     ];
 
     pub fn name(self) -> &'static str {
@@ -92,16 +104,25 @@ impl Metric {
             Self::RunsStuck => "RunsStuck",
             Self::StripeKeyRejected => "StripeKeyRejected",
             Self::StandingCheckBreached => "StandingCheckBreached",
+            Self::DiscrepanciesFound => "DiscrepanciesFound",
+            Self::DiscrepanciesOpen => "DiscrepanciesOpen",
+            Self::ReconciliationAgeSeconds => "ReconciliationAgeSeconds",
+            Self::UnreadableObjects => "UnreadableObjects",
         }
     }
 
     /// CloudWatch's word for the unit.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::UnknownOutcomeAgeSeconds => "Seconds",
-            Self::UnknownOutcomes | Self::Heartbeat | Self::RunsStuck | Self::StripeKeyRejected | Self::StandingCheckBreached => {
-                "Count"
-            }
+            Self::UnknownOutcomeAgeSeconds | Self::ReconciliationAgeSeconds => "Seconds",
+            Self::UnknownOutcomes
+            | Self::Heartbeat
+            | Self::RunsStuck
+            | Self::StripeKeyRejected
+            | Self::StandingCheckBreached
+            | Self::DiscrepanciesFound
+            | Self::DiscrepanciesOpen
+            | Self::UnreadableObjects => "Count",
         }
     }
 }

@@ -356,7 +356,15 @@ impl Machine {
             process_chunk: self.queues.client(PROCESS_CHUNK),
         };
         let notification = self.queues.client(NOTIFICATION);
-        Jobs { db: db.clone(), stripe, policy: self.policy.clone(), notification, sweeper, stuck_run_minutes: 60 }
+        Jobs {
+            db: db.clone(),
+            stripe,
+            policy: self.policy.clone(),
+            notification,
+            sweeper,
+            stuck_run_minutes: 60,
+            reads_per_second: 0,
+        }
     }
 
     async fn due(&self) -> BTreeSet<i64> {

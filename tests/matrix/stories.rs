@@ -26,10 +26,13 @@ pub enum Story {
     Withdrawals,
     /// A creator connects to Stripe, and the answer gets lost.
     Newcomer,
+    /// No webhook comes for days, and reconciliation makes it good.
+    Outage,
 }
 
 impl Story {
-    pub const ALL: [Self; 5] = [Self::Cycle, Self::LostHints, Self::Contradiction, Self::Withdrawals, Self::Newcomer];
+    pub const ALL: [Self; 6] =
+        [Self::Cycle, Self::LostHints, Self::Contradiction, Self::Withdrawals, Self::Newcomer, Self::Outage];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -38,13 +41,14 @@ impl Story {
             Self::Contradiction => "a contradiction",
             Self::Withdrawals => "withdrawals",
             Self::Newcomer => "a newcomer",
+            Self::Outage => "an outage of webhooks",
         }
     }
 
     pub fn chunk_size(self) -> i64 {
         match self {
             Self::Cycle => 3,
-            Self::LostHints | Self::Withdrawals | Self::Newcomer => 25,
+            Self::LostHints | Self::Withdrawals | Self::Newcomer | Self::Outage => 25,
             Self::Contradiction => 1,
         }
     }
@@ -56,6 +60,7 @@ impl Story {
             Self::Contradiction => contradiction(machine).await,
             Self::Withdrawals => withdrawals(machine).await,
             Self::Newcomer => newcomer(machine).await,
+            Self::Outage => outage(machine).await,
         }
     }
 
@@ -125,6 +130,17 @@ impl Story {
                 "run semimonthly 2026-11-15 completed",
                 "told run_completed",
             ],
+            Self::Outage => &[
+                // 10.00 paid, and a fan's 5.00.
+                "acct_1 earned held_connected=5000000 paid_out=10000000",
+                "acct_1 paid 1000: transfer 1000 payout 1000",
+                // The bank refused it.
+                "acct_2 earned at_stripe=3000000",
+                "acct_2 payout_blocked 300: transfer 300 payout 300",
+                "reconciliation done",
+                "run semimonthly 2026-11-15 completed",
+                "told run_completed",
+            ],
         }
     }
 
@@ -152,6 +168,12 @@ impl Story {
             Boundary::RequestAccount | Boundary::CreateAccount | Boundary::CreateAccountLink | Boundary::FindAccount => {
                 Self::Newcomer
             }
+            Boundary::BeginReconciliation
+            | Boundary::ApplyMissedNews
+            | Boundary::SaveReconciled
+            | Boundary::ListEvents
+            | Boundary::ListTransfers
+            | Boundary::ListPayouts => Self::Outage,
             _ => Self::Cycle,
         };
         self == about || self == Self::Contradiction && boundary == Boundary::SaveRepliesAndDispatch
@@ -287,6 +309,32 @@ async fn newcomer(machine: &mut Machine) {
     machine.rest().await;
 }
 
+async fn outage(machine: &mut Machine) {
+    machine.accounts(1..=2);
+    machine.creators(1..=2).await;
+    machine.comes(Delivery::Earnings(vec![earning("p1", 1, 1_000), earning("p2", 2, 300)]));
+    machine.comes(Delivery::Fired(Schedule::Semimonthly, cutoff()));
+    machine.rest().await;
+    let charge = DestinationCharge { amount: 500, destination: "acct_1".to_owned(), ..DestinationCharge::default() };
+    machine.double.create_destination_charge(&charge).expect("charged");
+    let payouts = machine.double.payouts();
+    for payout in &payouts {
+        if payout.account == "acct_2" {
+            machine.double.fail_payout(&payout.id, "account_closed");
+        } else {
+            machine.double.settle_payout(&payout.id);
+        }
+    }
+    // Nothing of that is heard, and the days on which it should have arrived are over.
+    machine.run("update payout_items set arrival_on = arrival_on - 5").await;
+    for _ in 0..3 {
+        // The schedule fires every hour; the lease of one that died runs out meanwhile.
+        machine.comes(Delivery::Job(Job::Reconcile, None));
+        machine.rest().await;
+        machine.later(chrono::Duration::hours(1)).await;
+    }
+}
+
 /// The end, as [`Story::end`] says it.
 pub async fn end_of(machine: &Machine) -> Vec<String> {
     machine
@@ -305,6 +353,10 @@ pub async fn end_of(machine: &Machine) -> Vec<String> {
                 select 'run ' || case when kind = 'scheduled' then schedule || ' ' || cycle_on else kind end || ' ' || status from payout_runs
                 union all
                 select a.account || ' asked for ' || w.token_amount || ': ' || w.status from withdrawal_requests w join stripe_accounts a on a.payee_id = w.creator_id
+                union all
+                select 'reconciliation ' || stage from reconciliations
+                union all
+                select 'discrepancy ' || kind || ' ' || state from discrepancies
                 union all
                 select 'told ' || kind from outbox where kind <> 'batch_halted' and sent_at is not null
                 union all

@@ -146,6 +146,7 @@ impl Stage {
              update payout_runs set started_at = started_at - {passed}, queued_at = queued_at - {passed};
              update withdrawal_requests set due_at = due_at - {passed}, queued_at = queued_at - {passed} where status = 'pending';
              update stripe_events set due_at = due_at - {passed};
+             update reconciliations set leased_until = leased_until - {passed}, started_at = started_at - {passed};
              update rate_budgets set next_at = next_at - {passed}, slowed_at = slowed_at - {passed}"
         ))
         .await;

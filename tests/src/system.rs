@@ -261,6 +261,7 @@ impl System {
             ("stripe_accounts", &["destination_changed_at", "state_at"]),
             ("rate_budgets", &["next_at", "slowed_at"]),
             ("outbox", &["queued_at"]),
+            ("reconciliations", &["leased_until", "started_at"]),
         ] {
             let set: Vec<String> = columns.iter().map(|column| format!("{column} = {column} - {by}")).collect();
             self.database.run(format!("update {table} set {}", set.join(", "))).await;

@@ -22,6 +22,7 @@ use payday::payouts::store::{self, batches, chunks, jobs, reports};
 use payday::rails::Leg;
 use payday::withdrawals::{self, Withdrawal};
 use payday::stripe_events::store as stripe_events;
+use payday::reconciliation::{self, Pace, Reconciler};
 use payday_local::stripe_double::{DestinationCharge, Fault, FaultRule, When};
 use payday_tests::queues::QueueServer;
 use payday_tests::stage::Stage;
@@ -93,6 +94,20 @@ async fn the_rest(stage: &Stage) {
     store::checks::verdicts(tx).await.expect("verdicts");
 }
 
+/// A reconciliation that finds something, and what people do with it.
+async fn reconciled(stage: &Stage) {
+    stage.run("update payout_operations set code = null, stripe_id = 'tr_elsewhere' where id = (select min(id) from payout_operations where state = 'accepted' and leg = 'transfer')").await;
+    let (db, stripe) = (stage.db.clone(), stage.payer.stripe.clone());
+    let reconciler = Reconciler { db, stripe, policy: stage.policy.clone(), pace: Pace::per_second(0) };
+    reconciler.run().await.unwrap_or_else(|error| panic!("{error}: {}", error.causes()));
+    let mut tx = stage.tx().await;
+    let newest = reconciliation::store::newest(&mut tx).await.expect("an answer").expect("a reconciliation");
+    assert_eq!(newest.stage, "done");
+    let rows = reconciliation::store::list(&mut tx, None, None, None, 10).await.expect("rows");
+    let row = reconciliation::store::lock(&mut tx, rows[0].id).await.expect("an answer").expect("the row");
+    reconciliation::store::change(&mut tx, &row, "somebody").await.expect("changed");
+}
+
 /// A cycle with a refusal, a short balance, someone canceled, webhooks, a sweep, a retry and its report.
 async fn tour(stage: &Stage) {
     let refusal = Fault::Error { status: 400, code: "payouts_not_allowed".to_owned(), message: "no".to_owned(), stored: true };
@@ -159,6 +174,7 @@ async fn tour(stage: &Stage) {
     payday::earnings::mature(&stage.db, cutoff()).await.expect("matured");
     withdraw(stage).await;
     checks::verify(&stage.db).await.expect("verified");
+    reconciled(stage).await;
     the_rest(stage).await;
 }
 

@@ -1,4 +1,4 @@
-//! What runs by the clock and not by a message: sweeps, maturing, retries, the heartbeat. The input names the job.
+//! What runs by the clock and not by a message: sweeps, maturing, retries, reconciliation, the heartbeat. The input names the job.
 
 // The compiler looks deeper into the nested futures than its default allows.
 #![recursion_limit = "256"]

@@ -5,6 +5,7 @@
 //! rationed like sends: lists come in pages of 100.
 
 mod accounts;
+mod lists;
 
 use std::collections::HashMap;
 
@@ -21,6 +22,8 @@ use stripe_connect::transfer::{CreateTransfer, ListTransfer};
 use stripe_core::balance::RetrieveForMyAccountBalance;
 use stripe_core::payout::{CreatePayout, ListPayout};
 use stripe_types::{RangeBoundsTs, RangeQueryTs};
+
+pub use lists::{ListPage, Object};
 
 use super::{Asked, Leg, Reply, read_answer};
 use crate::boundary::{Boundary, cross};

@@ -11,6 +11,8 @@ pub mod routes;
 pub mod signature;
 pub mod store;
 
+pub use payouts::{payout_is, transfer_is_reversed};
+
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
@@ -75,6 +77,17 @@ pub enum Effect {
     /// It concerns something that we may yet hear of, named so that it can be found again then.
     Waiting(String),
 }
+
+/// The events that the platform's own list has; those of connected accounts are in theirs. Stripe takes twenty types at most.
+pub const OF_THE_PLATFORM: [&str; 7] = [
+    "transfer.reversed",
+    "payment_intent.succeeded",
+    "charge.refunded",
+    "charge.dispute.created",
+    "charge.dispute.closed",
+    "charge.dispute.funds_withdrawn",
+    "charge.dispute.funds_reinstated",
+];
 
 /// Whether an event was new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,9 +20,6 @@ pub async fn payout(tx: &mut Tx, event: &Event) -> Result<Effect> {
         return Ok(Effect::Ignored("the platform's own payout"));
     }
     let Some(id) = event.text("/id") else { return Ok(Effect::Ignored("not a payout")) };
-    let Some((it, attempt)) = attempt_of(tx, event, id, Leg::Payout).await? else {
-        return Ok(Effect::Ignored("not a payout of ours"));
-    };
     let status = match event.kind.as_str() {
         "payout.paid" => "paid",
         "payout.failed" => "failed",
@@ -30,10 +27,6 @@ pub async fn payout(tx: &mut Tx, event: &Event) -> Result<Effect> {
         _ => event.text("/status").unwrap_or("pending"),
     };
     let text = |path: &str| event.text(path).map(str::to_owned);
-    let destination_changed_at = match status {
-        "failed" | "canceled" => destination_changed_at(tx, it.item.payee).await?,
-        _ => None,
-    };
     let news = PayoutNews {
         stripe_id: id.to_owned(),
         amount_minor: event.number("/amount"),
@@ -45,18 +38,34 @@ pub async fn payout(tx: &mut Tx, event: &Event) -> Result<Effect> {
             .number("/arrival_date")
             .and_then(|seconds| DateTime::from_timestamp(seconds, 0))
             .map(|at| at.date_naive()),
-        destination_changed_at,
+        destination_changed_at: None,
     };
+    payout_is(tx, event.text("/metadata/operation_id"), news).await
+}
+
+/// What Stripe says of a payout that has this id or our mark, by an event or asked.
+pub async fn payout_is(tx: &mut Tx, mark: Option<&str>, mut news: PayoutNews) -> Result<Effect> {
+    let Some((it, attempt)) = attempt_of(tx, mark, &news.stripe_id, Leg::Payout).await? else {
+        return Ok(Effect::Ignored("not a payout of ours"));
+    };
+    if matches!(news.status.as_str(), "failed" | "canceled") {
+        news.destination_changed_at = destination_changed_at(tx, it.item.payee).await?;
+    }
     act(tx, news::payout(it, attempt, &news)?).await
 }
 
 /// `transfer.reversed`: money that Stripe or a person fetched back from the connected account.
 pub async fn transfer_reversed(tx: &mut Tx, event: &Event) -> Result<Effect> {
     let Some(id) = event.text("/id") else { return Ok(Effect::Ignored("not a transfer")) };
-    let Some((it, attempt)) = attempt_of(tx, event, id, Leg::Transfer).await? else {
+    transfer_is_reversed(tx, id, event.text("/metadata/operation_id"), event.number("/amount_reversed").unwrap_or(0)).await
+}
+
+/// How much of a transfer that has this id or our mark was reversed in all, by an event or asked.
+pub async fn transfer_is_reversed(tx: &mut Tx, id: &str, mark: Option<&str>, reversed_minor: i64) -> Result<Effect> {
+    let Some((it, attempt)) = attempt_of(tx, mark, id, Leg::Transfer).await? else {
         return Ok(Effect::Ignored("not a transfer of ours"));
     };
-    let total = event.number("/amount_reversed").unwrap_or(0).min(it.item.transfer_minor);
+    let total = reversed_minor.min(it.item.transfer_minor);
     let before = store::reverse(tx, attempt.0, total).await?;
     act(tx, news::reversed(it, attempt, id, total, before, clock::now())?).await
 }
@@ -73,8 +82,7 @@ async fn act(tx: &mut Tx, verdict: Verdict) -> Result<Effect> {
 }
 
 /// The item and attempt that an object of Stripe's belongs to, under their locks.
-async fn attempt_of(tx: &mut Tx, event: &Event, stripe_id: &str, leg: Leg) -> Result<Option<(Loaded, OperationId)>> {
-    let mark = event.text("/metadata/operation_id");
+async fn attempt_of(tx: &mut Tx, mark: Option<&str>, stripe_id: &str, leg: Leg) -> Result<Option<(Loaded, OperationId)>> {
     let Some((item, operation)) = store::operation_of(tx, stripe_id, mark).await? else { return Ok(None) };
     let Some(loaded) = chunks::load(tx, ItemId(item)).await? else { return Ok(None) };
     if loaded.operation.as_ref().is_some_and(|latest| latest.id.0 == operation && latest.facts.leg != leg) {

@@ -23,6 +23,14 @@ pub async fn insert(tx: &mut Tx, event: &Event, payload: &Value) -> Result<bool>
     Ok(tx.run(statement).await?.rows_affected() > 0)
 }
 
+/// Which of these events never came.
+pub async fn not_received(tx: &mut Tx, ids: Vec<String>) -> Result<Vec<String>> {
+    let statement = query_as::<(String,)>(
+        "select u.id from unnest($1::text[]) as u (id) where not exists (select from stripe_events e where e.id = u.id)",
+    );
+    Ok(tx.all(statement.bind(ids)).await?.into_iter().map(|(id,)| id).collect())
+}
+
 /// How often a waiting event is tried before a person is asked: with the doubling delay up to an hour that is three days.
 const MAX_TRIES: i32 = 80;
 
