@@ -400,3 +400,34 @@ async fn discrepancies_are_listed_in_pages_by_state_and_kind_and_taken_over_by_p
     }
     assert_eq!(api.call(Who::Creator(CREATOR), "GET", "/internal/discrepancies", None).await.0, 403);
 }
+
+#[tokio::test]
+async fn messages_that_did_not_arrive_are_listed_in_pages() {
+    let api = Api::start().await;
+    api.sql(
+        "insert into outbox (dedupe_key, kind, payload) values ('a', 'run_completed', '{}'), ('b', 'batch_halted', '{}');
+         insert into outbox_deliveries (outbox_id, channel, recipient, state, due_at, why) values
+            (1, 'slack', 'operators', 'unsure', null, 'timed out'), (1, 'email', 'ops@example.com', 'sent', null, null),
+            (2, 'slack', 'operators', 'given_up', null, '404'), (2, 'email', 'ops@example.com', 'waiting', now(), '429')",
+    )
+    .await;
+    let listed = async |query: &str| {
+        let answer = api.fine(Who::Operator, "GET", &format!("/internal/notifications{query}"), None).await;
+        let rows = answer["deliveries"].as_array().expect("rows").clone();
+        let told = rows
+            .iter()
+            .map(|row| format!("{} {} {}", row["messageId"], row["kind"], row["state"]).replace('"', ""))
+            .collect::<Vec<_>>();
+        (told, answer["nextCursor"].as_str().map(str::to_owned))
+    };
+    assert_eq!(listed("").await.0, ["2 batch_halted given_up", "1 run_completed unsure"]);
+    let (first, cursor) = listed("?limit=1").await;
+    assert_eq!(first, ["2 batch_halted given_up"]);
+    assert_eq!(
+        listed(&format!("?limit=1&cursor={}", cursor.expect("a cursor"))).await,
+        (vec!["1 run_completed unsure".to_owned()], None)
+    );
+    assert_eq!(listed("?state=waiting").await.0, ["2 batch_halted waiting"]);
+    assert_eq!(api.call(Who::Operator, "GET", "/internal/notifications?state=lost", None).await.0, 400);
+    assert_eq!(api.call(Who::Creator(CREATOR), "GET", "/internal/notifications", None).await.0, 403);
+}

@@ -15,6 +15,8 @@ mod http;
 mod job;
 #[path = "end_to_end/killed.rs"]
 mod killed;
+#[path = "end_to_end/messages.rs"]
+mod messages;
 #[path = "end_to_end/reconciliation.rs"]
 mod reconciliation;
 #[path = "end_to_end/smoke.rs"]

@@ -11,6 +11,7 @@ mod store {
     mod earnings;
     mod eligibility;
     mod ledger;
+    mod messages;
     mod paying;
     mod pooler;
     mod reconciliation;

@@ -2,7 +2,7 @@
 //!
 //! In reading order: `cli` and `command` are what a person types, `control` reaches a running payday; `stack` puts everything
 //! together and `template` says what there is; `lambda_host`, `queues`, `scheduler`, `front` and `secrets` play the services,
-//! `stripe_double` plays Stripe, `postgres` is the database; `activity`, `identity`, `reaper`, `cron` and `console` are what
+//! `stripe_double` plays Stripe, `post_office` people's letter boxes, `postgres` is the database; `activity`, `identity`, `reaper`, `cron` and `console` are what
 //! these stand on.
 
 pub mod cli;
@@ -17,6 +17,7 @@ pub mod template;
 
 pub mod front;
 pub mod lambda_host;
+pub mod post_office;
 pub mod queues;
 pub mod samples;
 pub mod scheduler;

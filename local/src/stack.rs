@@ -17,6 +17,7 @@ use crate::activity::Activity;
 use crate::front::{self, FrontError};
 use crate::identity::Identities;
 use crate::lambda_host::{HostOptions, InvokeError, LambdaHost, Logs};
+use crate::post_office::PostOffice;
 use crate::queues::Queues;
 use crate::scheduler::{FireError, Scheduler, SchedulerParts};
 use crate::secrets;
@@ -57,6 +58,8 @@ pub struct StackOptions {
     pub echo_logs: bool,
     /// Whether the function `migrator` is invoked before anything else runs.
     pub migrate: bool,
+    /// Where emails go, and Slack's messages if the secret `SLACK_PAYOUT_WEBHOOK_URL` says so; none: nowhere.
+    pub post_office: Option<PostOffice>,
 }
 
 impl StackOptions {
@@ -82,6 +85,7 @@ impl StackOptions {
             default_concurrency: 4,
             echo_logs: false,
             migrate: true,
+            post_office: None,
         }
     }
 }
@@ -198,7 +202,8 @@ impl Stack {
 
         let activity = Activity::default();
         let mut identities = Identities::default();
-        let endpoints = Endpoints { sqs: &sqs_url, scheduler: &scheduler_url, extension_port };
+        let ses = options.post_office.as_ref().map(|post_office| post_office.url.as_str());
+        let endpoints = Endpoints { sqs: &sqs_url, scheduler: &scheduler_url, ses, extension_port };
         let functions = wiring
             .functions
             .values()
@@ -208,6 +213,9 @@ impl Stack {
             })
             .collect();
         let identities = Arc::new(identities);
+        if let Some(post_office) = &options.post_office {
+            post_office.obey(Arc::clone(&identities));
+        }
         let host_options = HostOptions {
             bin_dir: options.bin_dir.clone(),
             logs: Logs { folder: options.folder.join("logs"), echo: options.echo_logs },
@@ -328,6 +336,7 @@ impl Drop for Stack {
 struct Endpoints<'a> {
     sqs: &'a str,
     scheduler: &'a str,
+    ses: Option<&'a str>,
     extension_port: u16,
 }
 
@@ -372,5 +381,6 @@ fn environment(
         ("_HANDLER", "bootstrap".to_owned()),
     ];
     environment.extend(lambda.map(|(name, value)| (name.to_owned(), value)));
+    environment.extend(endpoints.ses.map(|url| ("AWS_ENDPOINT_URL_SESV2".to_owned(), url.to_owned())));
     environment
 }

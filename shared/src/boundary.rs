@@ -72,6 +72,7 @@ boundaries! {
     ApplyMissedNews => "apply missed news",
     SaveReconciled => "save reconciled",
     AnnounceOutbox => "announce outbox",
+    ClaimDeliveries => "claim deliveries",
     MarkOutboxSent => "mark outbox sent",
     RequestWithdrawal => "request a withdrawal",
     CancelWithdrawal => "cancel a withdrawal",
@@ -103,6 +104,10 @@ boundaries! {
     ListEvents => "list events",
     ListTransfers => "list transfers",
     ListPayouts => "list payouts",
+
+    // Messages to people
+    SendSlack => "send slack",
+    SendEmail => "send email",
 
     /// What a tool or a test does by itself: not the engine's, so without a row in the matrix.
     Outside => "outside",

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Calendar;
 use crate::error::{Error, Result};
-use crate::http_client::HttpClient;
+use crate::http_client::{HttpClient, may_be_public};
 use crate::money::{Currency, Ppm, scaled};
 
 /// The environment of the process.
@@ -390,20 +390,25 @@ pub fn log_filter() -> String {
     raw("RUST_LOG").unwrap_or_else(|| "info,aws_config=warn,aws_smithy_runtime=warn,hyper_util=warn".to_owned())
 }
 
-/// Where alerts go; none of them set means the notifier only logs.
+/// Where messages to people go; without any the notifier only logs.
 #[derive(Debug, Clone)]
 pub struct Alerts {
     pub slack_url: Option<String>,
-    pub email_to: Option<String>,
+    /// Operators; a list.
+    pub email_to: Vec<String>,
     pub email_from: Option<String>,
+    /// Whether Slack's URL may lead inside: only where AWS itself is inside, on one machine.
+    pub may_be_inside: bool,
 }
 
 impl Alerts {
     pub async fn load() -> Result<Self> {
+        let aws = raw("AWS_ENDPOINT_URL_SQS").and_then(|url| url.parse::<http::Uri>().ok());
         Ok(Self {
             slack_url: secret("SLACK_PAYOUT_WEBHOOK_URL", "SLACK_PAYOUT_WEBHOOK_URL_ARN").await?,
-            email_to: raw("PAYOUT_ALERT_EMAIL"),
+            email_to: list(&raw("PAYOUT_ALERT_EMAIL").unwrap_or_default()),
             email_from: raw("EMAIL_FROM"),
+            may_be_inside: aws.is_some_and(|url| url.host().is_some_and(|host| !may_be_public(host))),
         })
     }
 }

@@ -4,6 +4,9 @@
 //! knows. `Failure` keeps them apart because money depends on it.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderValue};
@@ -13,6 +16,7 @@ use hyper::body::Bytes;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::boundary::Interruption;
@@ -65,14 +69,96 @@ impl From<Interruption> for Failure {
 /// A pooled client; cheap to clone.
 #[derive(Clone)]
 pub struct HttpClient {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
     timeout: Duration,
+}
+
+/// Finds the addresses of a name; where only public hosts may be called, those alone.
+#[derive(Clone)]
+struct Resolver {
+    system: GaiResolver,
+    public_only: bool,
+}
+
+impl tower::Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = std::io::Error;
+    type Future = Pin<Box<dyn Future<Output = std::io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        tower::Service::poll_ready(&mut self.system, context)
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let (found, public_only) = (tower::Service::call(&mut self.system, name), self.public_only);
+        Box::pin(async move {
+            let all: Vec<SocketAddr> = found.await?.filter(|address| !public_only || is_public(address.ip())).collect();
+            if all.is_empty() {
+                return Err(std::io::Error::other("the name has no address, or leads inside"));
+            }
+            Ok(all.into_iter())
+        })
+    }
+}
+
+/// Whether a host that is named in a URL could be anywhere but inside. What its name resolves to is looked at when it is called.
+pub fn may_be_public(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse::<IpAddr>() {
+        Ok(address) => is_public(address),
+        Err(_) => {
+            let name = host.trim_end_matches('.').to_ascii_lowercase();
+            let inside = ["localhost", "internal", "local", "lan", "home", "corp", "intranet"];
+            let top = name.rsplit('.').next().unwrap_or_default();
+            // A name without a dot is one of this network; one that ends in a number is an address in disguise.
+            name.contains('.') && !inside.contains(&top) && !top.starts_with(|first: char| first.is_ascii_digit())
+        }
+    }
+}
+
+/// Whether an address is of the public Internet. [iana.org/assignments/iana-ipv4-special-registry, …-ipv6-special-registry]
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_public_v4(address),
+        IpAddr::V6(address) => is_public_v6(address),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    let special = address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_documentation()
+        || matches!((a, b, c), (0 | 224..=255, _, _) | (100, 64..=127, _) | (192, 0, 0) | (198, 18 | 19, _));
+    !special
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    if let Some(v4) = address.to_ipv4_mapped() {
+        return is_public_v4(v4);
+    }
+    // 2000::/3 is what is given out; of it, 2001::/23, 2001:db8::/32 and 2002::/16 lead elsewhere.
+    match address.segments() {
+        [0x2001, second, ..] => second >= 0x0200 && second != 0x0db8,
+        [first, ..] => (0x2000..=0x3fff).contains(&first) && first != 0x2002,
+    }
 }
 
 impl HttpClient {
     /// `timeout` is for a whole exchange, connecting included.
     pub fn new(timeout: Duration) -> Result<Self> {
-        let mut tcp = HttpConnector::new();
+        Self::with(timeout, false)
+    }
+
+    /// One for URLs that come from outside: a name that leads inside is not connected to. Addresses in a URL are not looked up, so
+    /// [`may_be_public`] is to be asked of its host first.
+    pub fn to_public_hosts(timeout: Duration) -> Result<Self> {
+        Self::with(timeout, true)
+    }
+
+    fn with(timeout: Duration, public_only: bool) -> Result<Self> {
+        let mut tcp = HttpConnector::new_with_resolver(Resolver { system: GaiResolver::new(), public_only });
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(timeout / 2));
@@ -140,4 +226,66 @@ fn chain(error: &dyn std::error::Error) -> String {
         next = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_inside_is_told_from_one_that_may_be_public() {
+        for host in [
+            "localhost",
+            "LOCALHOST.",
+            "a.localhost",
+            "postgres",
+            "db.internal",
+            "printer.local",
+            "nas.lan",
+            "127.0.0.1",
+            "127.1.2.3",
+            "0.0.0.0",
+            "10.0.0.1",
+            "172.16.0.1",
+            "172.31.255.255",
+            "192.168.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "100.127.255.255",
+            "192.0.0.1",
+            "192.0.2.1",
+            "198.18.0.1",
+            "203.0.113.5",
+            "224.0.0.1",
+            "255.255.255.255",
+            "[::1]",
+            "[::]",
+            "[fe80::1]",
+            "[fc00::1]",
+            "[fd12::1]",
+            "[::ffff:10.0.0.1]",
+            "[::ffff:127.0.0.1]",
+            "[2001:db8::1]",
+            "[2002:a00:1::]",
+            "[64:ff9b::a00:1]",
+            "[ff02::1]",
+            "0x7f.1",
+            "127.1",
+            "2130706433",
+            "",
+        ] {
+            assert!(!may_be_public(host), "{host}");
+        }
+        for host in [
+            "hooks.slack.com",
+            "example.com.",
+            "1.1.1.1",
+            "172.32.0.1",
+            "100.128.0.1",
+            "[2606:4700::1111]",
+            "[2001:4860:4860::8888]",
+        ] {
+            assert!(may_be_public(host), "{host}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ pub mod money;
 pub mod earnings;
 /// Double entry.
 pub mod ledger;
-/// The outbox: messages to people.
+/// The outbox: messages to people, waiting.
 pub mod notifications;
 /// Who is paid, and their connected accounts as Stripe describes them.
 pub mod payees;
@@ -26,6 +26,9 @@ pub mod withdrawals;
 
 /// Stripe's transfers and payouts against ours, both ways, every day.
 pub mod reconciliation;
+
+/// What people are told, and its way to them by Slack and email.
+pub mod messages;
 
 /// The ways money travels, and what their answers mean. Never sees the database.
 pub mod rails;

@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::http::{AppState, Cors, Problem, finish};
-use crate::{earnings, payees, payouts, reconciliation, stripe_events, withdrawals};
+use crate::{earnings, messages, payees, payouts, reconciliation, stripe_events, withdrawals};
 
 /// The whole API, ready to serve.
 pub fn router(state: AppState, cors: Cors) -> Router {
@@ -34,6 +34,7 @@ fn documented() -> OpenApiRouter<AppState> {
         .merge(payees::routes::routes())
         .merge(stripe_events::routes::routes())
         .merge(reconciliation::routes::routes())
+        .merge(messages::routes::routes())
 }
 
 /// The OpenAPI document, pretty and always in the same order; `openapi.json` at the repository's root is this text.

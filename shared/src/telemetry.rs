@@ -80,10 +80,12 @@ pub enum Metric {
     ReconciliationAgeSeconds,
     /// Objects in Stripe's lists that we cannot read.
     UnreadableObjects,
+    /// Messages to people that are not known to have arrived and are not sent again.
+    MessagesNotDelivered,
 }
 
 impl Metric {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::UnknownOutcomes,
         Self::UnknownOutcomeAgeSeconds,
         Self::Heartbeat,
@@ -94,6 +96,7 @@ impl Metric {
         Self::DiscrepanciesOpen,
         Self::ReconciliationAgeSeconds,
         Self::UnreadableObjects,
+        Self::MessagesNotDelivered,
     ];
 
     pub fn name(self) -> &'static str {
@@ -108,6 +111,7 @@ impl Metric {
             Self::DiscrepanciesOpen => "DiscrepanciesOpen",
             Self::ReconciliationAgeSeconds => "ReconciliationAgeSeconds",
             Self::UnreadableObjects => "UnreadableObjects",
+            Self::MessagesNotDelivered => "MessagesNotDelivered",
         }
     }
 
@@ -122,7 +126,8 @@ impl Metric {
             | Self::StandingCheckBreached
             | Self::DiscrepanciesFound
             | Self::DiscrepanciesOpen
-            | Self::UnreadableObjects => "Count",
+            | Self::UnreadableObjects
+            | Self::MessagesNotDelivered => "Count",
         }
     }
 }

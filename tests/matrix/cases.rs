@@ -90,6 +90,7 @@ async fn play_one(case: &Case, place: &mut Option<Place>) -> Ended {
         let mut machine = Machine::new(mine, plan.clone(), case.story.chunk_size()).await;
         Box::pin(case.story.happens(&mut machine)).await;
         case.story.audit(&machine).await;
+        machine.audit_messages();
         assert_eq!(end_of(&machine).await, case.story.end());
         machine.leave().await
     };

@@ -17,15 +17,17 @@ use payday::earnings::NewEarning;
 use payday::error::Result;
 use payday::http::Connect;
 use payday::jobs::{self, Job, Jobs};
+use payday::messages::Messenger;
 use payday::payees::onboarding::{self, Asked};
 use payday::payouts::cycle;
 use payday::payouts::store::creators::{self, Changes};
 use payday::payouts::sweep::{Pace, Sweeper};
 use payday::queue::{self, Message};
 use payday::withdrawals::{self, Withdrawal};
-use payday::{earnings, notifications, stripe_events};
+use payday::{config, earnings, stripe_events};
+use payday_local::post_office::PostOffice;
 use payday_tests::database::Database;
-use payday_tests::queues::QueueServer;
+use payday_tests::queues::{QueueServer, aws_at};
 use payday_tests::stage::{Stage, double_options, event_body};
 use payday_tests::world::{World, creator};
 use serde_json::{Value, json};
@@ -102,6 +104,9 @@ pub struct Machine {
     pub stage: Stage,
     pub plan: Arc<Plan>,
     queues: QueueServer,
+    /// What people were told.
+    pub post_office: PostOffice,
+    messenger: Messenger,
     chunk_size: i64,
     /// What a warm function instance keeps; a killed one leaves nothing behind.
     db: Db,
@@ -130,10 +135,20 @@ impl Machine {
         let Place { database, queues } = place;
         let stage = Stage::on(World::on(database), double_options()).await;
         let db = stage.db.clone();
+        let post_office = PostOffice::start().await.expect("letter boxes");
+        let alerts = config::Alerts {
+            slack_url: Some(post_office.slack_url()),
+            email_to: vec!["ops@example.com".to_owned()],
+            email_from: Some("payday@example.com".to_owned()),
+            may_be_inside: true,
+        };
+        let messenger = Messenger::new(db.clone(), &alerts, &aws_at(post_office.url.clone()).await);
         Self {
             stage,
             plan,
             queues,
+            post_office,
+            messenger,
             chunk_size,
             db,
             is_cold: true,
@@ -142,6 +157,21 @@ impl Machine {
             losing: BTreeSet::new(),
             moved: Span::zero(),
             heard: 0,
+        }
+    }
+
+    /// Nobody was told the same message twice, and what nobody may have been told is known.
+    pub fn audit_messages(&self) {
+        let numbered = |text: &str| text.lines().last().unwrap_or_default().to_owned();
+        for (channel, texts) in [
+            ("slack", self.post_office.posts()),
+            ("email", self.post_office.mails().into_iter().map(|mail| mail.text).collect::<Vec<_>>()),
+        ] {
+            let mut numbers: Vec<String> = texts.iter().map(|text| numbered(text)).collect();
+            numbers.sort();
+            let all = numbers.len();
+            numbers.dedup();
+            assert_eq!(numbers.len(), all, "told twice by {channel}: {texts:?}");
         }
     }
 
@@ -332,7 +362,8 @@ impl Machine {
             stripe_events::remember_mode(db, false).await?;
         }
         let payer = self.worker(db.clone());
-        let (payer, chunks) = (&payer, &self.queues.client(PROCESS_CHUNK));
+        let messenger = Messenger { db: db.clone(), ..self.messenger.clone() };
+        let (payer, messenger, chunks) = (&payer, &messenger, &self.queues.client(PROCESS_CHUNK));
         let work = |message| async move {
             match message {
                 Message::CreateBatch { run_id } => cycle::create_batches(db, chunks, &self.policy, self.chunk_size, run_id).await,
@@ -340,7 +371,7 @@ impl Machine {
                 Message::ProcessChunk { chunk_id } => {
                     payer.process_chunk(chunk_id, Instant::now() + Duration::from_secs(900)).await
                 }
-                Message::Notification { outbox_id } => notifications::deliver(db, outbox_id).await,
+                Message::Notification { outbox_id } => messenger.deliver(outbox_id).await,
             }
         };
         Ok(queue::each(boundary, event, work).await.batch_item_failures.is_empty())

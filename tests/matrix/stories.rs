@@ -84,6 +84,7 @@ impl Story {
                 "acct_5 earned paid_out=6000000",
                 "acct_5 paid 600: transfer 600 payout 600",
                 "run semimonthly 2026-11-15 completed",
+                "told destination_changed",
                 "told run_completed",
                 "told run_missing",
             ],
@@ -365,6 +366,8 @@ pub async fn end_of(machine: &Machine) -> Vec<String> {
                 select 'waiting: ' || type from stripe_events where state = 'waiting'
                 union all
                 select 'unsent: ' || kind from outbox where sent_at is null
+                union all
+                select 'open way: ' || channel from outbox_deliveries where state not in ('sent', 'unsure')
              ) as lines order by line",
         )
         .await

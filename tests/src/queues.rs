@@ -13,6 +13,15 @@ use payday_local::template;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+/// The settings of AWS clients that are to find it there.
+pub async fn aws_at(origin: String) -> SdkConfig {
+    let aws = payday::aws::settings().await.into_builder();
+    let credentials = aws_credential_types::Credentials::new("test", "test", None, None, "test");
+    let provider = aws_credential_types::provider::SharedCredentialsProvider::new(credentials);
+    let region = aws_config::Region::new("eu-central-1");
+    aws.endpoint_url(origin).region(region).credentials_provider(provider).build()
+}
+
 /// Some queues and their endpoint, which ends with this.
 pub struct QueueServer {
     queues: Queues,
@@ -51,11 +60,7 @@ impl QueueServer {
         };
         let queues = Queues::new(&wiring, Activity::default());
         let endpoint = queues.serve(listener, Arc::new(Identities::default()));
-        let aws = payday::aws::settings().await.into_builder();
-        let credentials = aws_credential_types::Credentials::new("test", "test", None, None, "test");
-        let provider = aws_credential_types::provider::SharedCredentialsProvider::new(credentials);
-        let region = aws_config::Region::new("eu-central-1");
-        let aws = aws.endpoint_url(origin).region(region).credentials_provider(provider).build();
+        let aws = aws_at(origin).await;
         Self { queues, endpoint, aws, place }
     }
 

@@ -143,6 +143,7 @@ impl Stage {
              update payout_chunks set leased_until = leased_until - {passed}, queued_at = queued_at - {passed};
              update stripe_accounts set destination_changed_at = destination_changed_at - {passed};
              update outbox set queued_at = queued_at - {passed} where sent_at is null;
+             update outbox_deliveries set due_at = due_at - {passed} where due_at is not null;
              update payout_runs set started_at = started_at - {passed}, queued_at = queued_at - {passed};
              update withdrawal_requests set due_at = due_at - {passed}, queued_at = queued_at - {passed} where status = 'pending';
              update stripe_events set due_at = due_at - {passed};

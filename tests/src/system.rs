@@ -13,6 +13,7 @@ use payday::earnings::NewEarning;
 use payday::payees::{self, NewPayee};
 use payday::rails::stripe::{Account, Stripe};
 use payday_local::job::root;
+use payday_local::post_office::PostOffice;
 use payday_local::stack::{Stack, StackOptions};
 use payday_local::stripe_double::{AccountSpec, FaultRule, StripeDouble, StripeDoubleOptions, WebhookTarget};
 use serde_json::{Value as Json, json};
@@ -121,6 +122,7 @@ pub struct System {
     pub database: Database,
     pub stack: Stack,
     pub double: StripeDouble,
+    pub post_office: PostOffice,
     folder: PathBuf,
 }
 
@@ -146,8 +148,9 @@ impl System {
         let double = StripeDouble::start(setup.double).await.expect("a double");
         double.fund("usd", setup.funds_minor);
         let url = setup.database_url.unwrap_or_else(|| database.url());
-        let (stack, folder) = start_stack(url, &double, setup.settings, setup.secrets).await;
-        let system = Self { database, stack, double, folder };
+        let post_office = PostOffice::start().await.expect("letter boxes");
+        let (stack, folder) = start_stack(url, &double, &post_office, setup.settings, setup.secrets).await;
+        let system = Self { database, stack, double, post_office, folder };
         system.listen();
         for n in 1..=setup.creators {
             let mut spec = AccountSpec::ready(&account_of(n), "US", "usd");
@@ -176,7 +179,7 @@ impl System {
 
     /// Another stack on the same database and the same Stripe, as during a deployment, with other settings.
     pub async fn beside(&self, settings: Vec<(&'static str, String)>) -> Stack {
-        start_stack(self.database.url(), &self.double, settings, Vec::new()).await.0
+        start_stack(self.database.url(), &self.double, &self.post_office, settings, Vec::new()).await.0
     }
 
     /// Enters creators, with their accounts as the double describes them.
@@ -261,6 +264,7 @@ impl System {
             ("stripe_accounts", &["destination_changed_at", "state_at"]),
             ("rate_budgets", &["next_at", "slowed_at"]),
             ("outbox", &["queued_at"]),
+            ("outbox_deliveries", &["due_at"]),
             ("reconciliations", &["leased_until", "started_at"]),
         ] {
             let set: Vec<String> = columns.iter().map(|column| format!("{column} = {column} - {by}")).collect();
@@ -363,12 +367,14 @@ impl System {
 async fn start_stack(
     url: String,
     double: &StripeDouble,
+    post_office: &PostOffice,
     settings: Vec<(&'static str, String)>,
     others: Vec<(&'static str, Option<String>)>,
 ) -> (Stack, PathBuf) {
     let folder = folder();
     let mut options = StackOptions::new(&folder, root().join("template.yaml"), binaries(), url);
     options.migrate = false;
+    options.post_office = Some(post_office.clone());
     options.default_concurrency = 2;
     options.retry_after = Some(Duration::from_millis(200));
     let defaults = [
@@ -379,6 +385,8 @@ async fn start_stack(
         ("ATTEMPT_COOLING_SECONDS", "0".to_owned()),
         ("CHUNK_SIZE", "10".to_owned()),
         ("FRONTEND_URL", FRONTEND.to_owned()),
+        ("EMAIL_FROM", "payday@example.com".to_owned()),
+        ("PAYOUT_ALERT_EMAIL", "ops@example.com, finance@example.com".to_owned()),
     ];
     options.environment.extend(defaults.map(|(name, value)| (name.to_owned(), value)));
     options.environment.extend(settings.into_iter().map(|(name, value)| (name.to_owned(), value)));
@@ -388,6 +396,7 @@ async fn start_stack(
         ("STRIPE_CONNECT_KEY", STRIPE_CONNECT_KEY.to_owned()),
         ("CRON_SECRET", CRON_SECRET.to_owned()),
         ("JWT_SECRET", JWT_SECRET.to_owned()),
+        ("SLACK_PAYOUT_WEBHOOK_URL", post_office.slack_url()),
     ];
     options.secrets.extend(secrets.map(|(name, value)| (name.to_owned(), value)));
     for (name, value) in others {

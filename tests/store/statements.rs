@@ -7,10 +7,11 @@ use std::path::Path;
 use chrono::Duration as Span;
 use payday::boundary::Boundary;
 use payday::clock::Schedule;
-use payday::config::Withdrawals;
+use payday::config::{Alerts, Withdrawals};
 use payday::earnings::store::Claim;
 use payday::earnings::{NewEarning, Place};
 use payday::id::{BatchId, ChunkId, ItemId, RunId};
+use payday::messages::{self, Messenger};
 use payday::notifications;
 use payday::payees::onboarding::Request;
 use payday::payees::store as payees;
@@ -23,8 +24,9 @@ use payday::rails::Leg;
 use payday::withdrawals::{self, Withdrawal};
 use payday::stripe_events::store as stripe_events;
 use payday::reconciliation::{self, Pace, Reconciler};
+use payday_local::post_office::PostOffice;
 use payday_local::stripe_double::{DestinationCharge, Fault, FaultRule, When};
-use payday_tests::queues::QueueServer;
+use payday_tests::queues::{QueueServer, aws_at};
 use payday_tests::stage::Stage;
 use payday_tests::world::{CYCLE, creator, cutoff, day, earning};
 
@@ -160,10 +162,23 @@ async fn tour(stage: &Stage) {
     let now = payday::clock::now();
     notifications::store::claim(&mut tx, now, now, 100).await.expect("claimed");
     tx.commit(Boundary::Outside).await.expect("a commit");
+    let post_office = PostOffice::start().await.expect("letter boxes");
+    let alerts = Alerts {
+        slack_url: Some(post_office.slack_url()),
+        email_to: vec![],
+        email_from: Some("a@example.com".to_owned()),
+        may_be_inside: true,
+    };
+    let messenger = Messenger::new(stage.db.clone(), &alerts, &aws_at(post_office.url.clone()).await);
     for (id,) in ids {
-        notifications::deliver(&stage.db, id).await.expect("delivered");
-        notifications::deliver(&stage.db, id).await.expect("once");
+        messenger.deliver(id).await.unwrap_or_else(|error| panic!("{error}: {}", error.causes()));
+        messenger.deliver(id).await.expect("once");
     }
+    let mut tx = stage.tx().await;
+    messages::store::list(&mut tx, Some("sent"), None, 10).await.expect("deliveries");
+    messages::store::email_of(&mut tx, creator(1)).await.expect("an address");
+    messages::store::item(&mut tx, ItemId(1)).await.expect("facts");
+    drop(tx);
     for _ in 0..2 {
         stage.cycle(Schedule::Monthly, "2026-12-01", 25).await;
     }

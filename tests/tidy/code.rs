@@ -191,7 +191,7 @@ const LAYERS: [&[&str]; 6] = [
     &["ledger", "notifications"],
     &["earnings", "payees", "fans"],
     &["payouts", "withdrawals", "partners", "calls"],
-    &["stripe_events", "reconciliation", "jobs", "router"],
+    &["stripe_events", "reconciliation", "messages", "jobs", "router"],
 ];
 
 #[test]

@@ -11,7 +11,7 @@ use crate::files::{self, none};
 use crate::template::{Function, Template, entries, mentions, pascal_case, strings, text};
 
 /// Set by Lambda itself, so the template has none of them.
-const GIVEN_BY_LAMBDA: [&str; 2] = ["AWS_SESSION_TOKEN", "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT"];
+const GIVEN_BY_LAMBDA: [&str; 3] = ["AWS_ENDPOINT_URL_SQS", "AWS_SESSION_TOKEN", "PARAMETERS_SECRETS_EXTENSION_HTTP_PORT"];
 /// Another name that config.rs also reads.
 const OTHER_NAMES: [&str; 1] = ["CRON_SECRET_KEY"];
 

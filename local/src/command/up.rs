@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{DONE, FAILED, WRONG_USE, build, repository};
 use crate::console::{note, say};
 use crate::control::{Control, ControlError};
+use crate::post_office::PostOffice;
 use crate::postgres::{Postgres, PostgresError};
 use crate::stack::{Stack, StackError, StackOptions};
 use crate::stripe_double::{Settlement, StripeDouble, StripeDoubleOptions, WebhookTarget};
@@ -49,6 +50,8 @@ enum UpError {
     Control(#[from] ControlError),
     #[error("the Stripe double does not start: {0}")]
     Double(std::io::Error),
+    #[error("the letter boxes do not open: {0}")]
+    PostOffice(std::io::Error),
     #[error("cannot listen for signals: {0}")]
     Signals(std::io::Error),
 }
@@ -56,7 +59,10 @@ enum UpError {
 impl UpError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::Stack(StackError::Migration(_) | StackError::Io { .. }) | Self::Double(_) | Self::Signals(_) => FAILED,
+            Self::Stack(StackError::Migration(_) | StackError::Io { .. })
+            | Self::Double(_)
+            | Self::PostOffice(_)
+            | Self::Signals(_) => FAILED,
             Self::Build(_) | Self::Postgres(_) | Self::Stack(_) | Self::Control(_) => WRONG_USE,
         }
     }
@@ -98,6 +104,7 @@ async fn serve(up: Up) -> Result<(), UpError> {
         }
         Stripe::Other { url, key, webhook_secret } => (url, key, webhook_secret),
     };
+    let post_office = PostOffice::start().await.map_err(UpError::PostOffice)?;
     note("starting the functions");
     let database_url = postgres.url(DATABASE);
     let mut options = StackOptions::new(&up.folder, repository.join("template.yaml"), bin_dir, &database_url);
@@ -109,12 +116,17 @@ async fn serve(up: Up) -> Result<(), UpError> {
         ("STRIPE_WEBHOOK_SECRET", webhook_secret.as_str()),
         ("CRON_SECRET", cron_secret.as_str()),
         ("JWT_SECRET", jwt_secret.as_str()),
+        ("SLACK_PAYOUT_WEBHOOK_URL", post_office.slack_url().as_str()),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
     options.parameters = up.parameters;
     options.parameters.entry("StripeApiBase".to_owned()).or_insert(url.clone());
     options.parameters.entry("FrontendUrl".to_owned()).or_insert("http://localhost:3000".to_owned());
+    for (name, address) in [("PayoutAlertEmail", "operators@example.com"), ("EmailFrom", "payday@example.com")] {
+        options.parameters.entry(name.to_owned()).or_insert_with(|| address.to_owned());
+    }
+    options.post_office = Some(post_office.clone());
     options.http_port = up.http_port;
     options.autofire = true;
     options.echo_logs = up.logs;
@@ -140,6 +152,7 @@ async fn serve(up: Up) -> Result<(), UpError> {
     say(&format!("           curl -H 'X-Cron-Secret: {cron_secret}' {}/internal/payouts/health", stack.http_url));
     say(&format!("tokens     HS256 with the secret {jwt_secret}"));
     say(&format!("Stripe     {url}"));
+    say(&format!("letters    {}  (what was sent by email and to Slack)", post_office.url));
     say(&format!("database   {database_url}"));
     say(&format!("logs       {}", stack.logs().display()));
     let due = stack.scheduler.schedules().into_iter();

@@ -1,8 +1,8 @@
-//! Messages to people: written into the outbox by the transaction that caused them, so that a fact and its message exist
-//! together or not at all, and sent afterwards.
+//! The outbox: messages to people, written by the transaction that caused them, so that a fact and its message exist together or
+//! not at all. `messages` sends them afterwards.
 //!
-//! A row is waiting until `sent_at` is set. The queue only hints at it: a lost hint is given again by the sweep, a repeated
-//! one finds the row sent. So far the notifier writes what it would send into its log.
+//! A row is waiting until `sent_at` is set: none of its ways to readers is open any more. The queue only hints at it: a lost hint is
+//! given again by the sweep, and so is one for a way that is to be tried again.
 
 pub mod store;
 
@@ -14,16 +14,8 @@ use crate::db::Db;
 use crate::error::Result;
 use crate::queue::{Message, Queue};
 
-/// Rows announced at once; the next sweep announces more.
-const ANNOUNCED_AT_ONCE: i64 = 100;
-
-/// A message that waits in the outbox.
-#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
-pub struct Waiting {
-    pub id: i64,
-    pub kind: String,
-    pub payload: serde_json::Value,
-}
+/// Rows announced at once; the next sweep announces more. A minute's worth of what SES sends for an ordinary account.
+const ANNOUNCED_AT_ONCE: i64 = 1_000;
 
 /// Tells the notifier of the rows that nobody told it of in the last `quiet`. Safe to run twice at once: rows that another is
 /// announcing are passed over. Returns how many it told of.
@@ -39,16 +31,4 @@ pub async fn announce(db: &Db, queue: &Queue, quiet: Duration) -> Result<usize> 
     let messages: Vec<_> = ids.iter().map(|id| Message::Notification { outbox_id: *id }).collect();
     queue.send_all(Boundary::QueueNotifications, &messages).await?;
     Ok(ids.len())
-}
-
-/// Sends one message of the outbox, unless it was sent before.
-pub async fn deliver(db: &Db, outbox_id: i64) -> Result<()> {
-    let mut tx = db.begin().await?;
-    let Some(waiting) = store::waiting(&mut tx, outbox_id).await? else {
-        tracing::debug!(outbox = outbox_id, "already sent");
-        return Ok(());
-    };
-    tracing::info!(outbox = waiting.id, kind = waiting.kind, payload = %waiting.payload, "a message for people");
-    store::sent(&mut tx, waiting.id, clock::now()).await?;
-    tx.commit(Boundary::MarkOutboxSent).await
 }

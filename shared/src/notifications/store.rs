@@ -3,7 +3,6 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::Waiting;
 use crate::db::{Tx, query, query_as};
 use crate::error::Result;
 
@@ -15,25 +14,19 @@ pub async fn put(tx: &mut Tx, dedupe_key: &str, kind: &'static str, payload: Val
     Ok(())
 }
 
-/// Marks waiting rows as announced now, the oldest first, and returns their ids.
+/// Marks waiting rows as announced now, and returns their ids: those that nobody announced of late, and those with a way that
+/// has become due since. Operators' first, then the oldest.
 pub async fn claim(tx: &mut Tx, now: DateTime<Utc>, quiet_since: DateTime<Utc>, limit: i64) -> Result<Vec<i64>> {
     let statement = query_as::<(i64,)>(
         "with due as (
-            select id from outbox
-            where sent_at is null and (queued_at is null or queued_at < $2)
-            order by id limit $3 for update skip locked)
+            select o.id from outbox o
+            left join lateral (select count(*) as ways, min(d.due_at) as due_at from outbox_deliveries d where d.outbox_id = o.id) d on true
+            where o.sent_at is null and case
+                when d.ways = 0 then o.queued_at is null or o.queued_at < $2
+                else d.due_at <= $1 and (o.queued_at is null or o.queued_at < greatest(d.due_at, $2)) end
+            order by o.kind like 'creator%', o.id limit $3 for update of o skip locked)
         update outbox set queued_at = $1 from due where outbox.id = due.id returning outbox.id",
     );
     let rows = tx.all(statement.bind(now).bind(quiet_since).bind(limit)).await?;
     Ok(rows.into_iter().map(|(id,)| id).collect())
-}
-
-/// The row, locked, if it was not sent yet.
-pub async fn waiting(tx: &mut Tx, id: i64) -> Result<Option<Waiting>> {
-    tx.optional(query_as("select id, kind, payload from outbox where id = $1 and sent_at is null for update").bind(id)).await
-}
-
-pub async fn sent(tx: &mut Tx, id: i64, now: DateTime<Utc>) -> Result<()> {
-    tx.run(query("update outbox set sent_at = $2 where id = $1").bind(id).bind(now)).await?;
-    Ok(())
 }

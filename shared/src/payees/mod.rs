@@ -8,12 +8,14 @@ pub mod routes;
 pub mod store;
 
 use chrono::{DateTime, SubsecRound, Utc};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::boundary::Boundary;
 use crate::clock::{self, Schedule};
 use crate::db::{Db, Tx};
 use crate::error::Result;
+use crate::notifications::store as outbox;
 use crate::rails::stripe::{Account, Stripe};
 
 /// Reads from Stripe the accounts whose events did not say which description is the newest. Reads are rationed: so many a sweep.
@@ -63,6 +65,10 @@ pub async fn describe(tx: &mut Tx, payee: Uuid, account: Account, at: DateTime<U
     store::describe(tx, &[(payee, account)], at).await?;
     if destination.is_some() && destination != before {
         store::retry_payouts_of(tx, payee, clock::now()).await?;
+    }
+    if before.is_some() && destination.is_some() && destination != before {
+        let key = format!("destination_changed:{payee}:{}", at.timestamp());
+        outbox::put(tx, &key, "destination_changed", json!({ "creatorId": payee, "changedAt": at })).await?;
     }
     Ok(())
 }
