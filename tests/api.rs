@@ -1,9 +1,9 @@
 //! What the API answers over a real database. Each test has its own.
 
-#[path = "api/creators.rs"]
-mod creators;
 #[path = "api/connect.rs"]
 mod connect;
+#[path = "api/creators.rs"]
+mod creators;
 #[path = "api/harness.rs"]
 mod harness;
 #[path = "api/inspector.rs"]
