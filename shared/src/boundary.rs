@@ -42,8 +42,6 @@ boundaries! {
     JobStarts => "a job starts",
 
     // Commits
-    /// What somebody asked for by HTTP, in one transaction: no part of what the engine recovers by itself.
-    SaveByRequest => "save by request",
     RecordEarnings => "record earnings",
     MatureEarnings => "mature earnings",
     StartRuns => "start runs",

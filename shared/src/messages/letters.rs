@@ -99,7 +99,7 @@ fn of_item(message: &Message, facts: &ItemFacts) -> Letter {
     let why = facts.failure_reason.as_ref().map(|reason| format!("The reason we were given: {reason}"));
     let what_to_do = match status {
         "failed" => "Please look whether Stripe asks you for something. We try again every day.".to_owned(),
-        status => reason::action(status).to_owned(),
+        status => reason::of_reason(status, None).action.to_owned(),
     };
     let paragraphs = [Some(happened), why, Some(what_to_do)].into_iter().flatten().collect();
     Letter::new(creator, format!("Your payout of {amount} did not arrive"), paragraphs, message.id)
@@ -123,7 +123,7 @@ fn left_out(message: &Message, email: Option<String>) -> Letter {
     };
     let kept = balance
         .map_or_else(|| "Your balance stays yours.".to_owned(), |balance| format!("Your balance of {balance} stays yours."));
-    let paragraphs = vec![format!("You were not paid this time. {why}"), reason::action(reason).to_owned(), kept];
+    let paragraphs = vec![format!("You were not paid this time. {why}"), reason::of_reason(reason, None).action.to_owned(), kept];
     Letter::new(Audience::Creator(email), "You were not paid this time", paragraphs, message.id)
 }
 
@@ -264,7 +264,7 @@ mod tests {
             let payload = json!({ "runId": 1, "status": reason, "currency": "usd", "balanceMicros": 8_250_000 });
             let letter = left_out(&message("creator_not_paid", payload), None);
             assert!(!letter.paragraphs[0].contains("Something stood"), "{reason} has its own words");
-            assert!(letter.paragraphs[1] == reason::action(reason), "{reason}");
+            assert!(letter.paragraphs[1] == reason::of_reason(reason, None).action, "{reason}");
             assert_eq!(letter.paragraphs[2], "Your balance of 8.25 USD stays yours.");
         }
     }

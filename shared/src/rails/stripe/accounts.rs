@@ -295,7 +295,7 @@ impl Stripe {
         });
         let mut after: Option<String> = None;
         for _ in 0..LOOKUP_PAGES {
-            let (page, more) = self.page(Boundary::FindAccount, ListAccount::new().created(created), after.as_deref()).await?;
+            let (page, more) = self.accounts_page(Boundary::FindAccount, ListAccount::new().created(created), after.as_deref()).await?;
             after = page.last().map(|account| account.id.clone());
             if let Some(found) = page.into_iter().find(|account| account.mark() == Some(mark)) {
                 return Ok(Some(found));
@@ -309,10 +309,10 @@ impl Stripe {
 
     /// A page of connected accounts after the given id, and whether there are more. For tools: the engine reads one by one.
     pub async fn accounts(&self, after: Option<&str>) -> Result<(Vec<Account>, bool)> {
-        self.page(Boundary::Outside, ListAccount::new(), after).await
+        self.accounts_page(Boundary::Outside, ListAccount::new(), after).await
     }
 
-    async fn page(&self, boundary: Boundary, list: ListAccount, after: Option<&str>) -> Result<(Vec<Account>, bool)> {
+    async fn accounts_page(&self, boundary: Boundary, list: ListAccount, after: Option<&str>) -> Result<(Vec<Account>, bool)> {
         let mut list = list.limit(100);
         if let Some(after) = after {
             list = list.starting_after(after);
