@@ -431,3 +431,52 @@ async fn messages_that_did_not_arrive_are_listed_in_pages() {
     assert_eq!(api.call(Who::Operator, "GET", "/internal/notifications?state=lost", None).await.0, 400);
     assert_eq!(api.call(Who::Creator(CREATOR), "GET", "/internal/notifications", None).await.0, 403);
 }
+
+#[tokio::test]
+async fn the_figures_are_those_of_the_payments_by_currency() {
+    let api = Api::start().await;
+    let empty = api.fine(Who::Operator, "GET", "/internal/payouts/kpis", None).await;
+    assert_eq!(pick(&empty, &["payments", "totalPaid", "failedOver24Hours"]), [&json!([]), &json!([]), &json!(0)], "{empty}");
+    assert_eq!(pick(&empty["successRate"], &["percent", "onTarget"]), [&json!(null), &json!(true)]);
+    // Seven creators: five paid in dollars of whom one is refused, two in euros; one has no account; of two batches one is long ago.
+    for n in 1..=7 {
+        let creator = Uuid::from_u128(n);
+        api.connect(creator, "manual").await;
+        api.earn(
+            creator,
+            [amount(1_000 * i64::try_from(n).expect("small"), if n < 6 { "usd" } else { "eur" }, 8)
+                .on(PAY_DAY.parse::<chrono::NaiveDate>().expect("a date") - chrono::Days::new(30))],
+        )
+        .await;
+    }
+    api.earn(Uuid::from_u128(8), [tokens(1, 8)]).await;
+    let run = api.fine(Who::Cron, "POST", "/internal/payouts/run", Some(json!({ "cycleDate": PAY_DAY }))).await;
+    api.create_batches(run["runId"].as_i64().expect("a run")).await;
+    api.sql(
+        "update payout_items set status = 'paid' where currency = 'usd';
+         update payout_items set status = 'payout_blocked', updated_at = now() - interval '25 hours' where amount_minor = 5000 and currency = 'usd';
+         update payout_items set status = 'in_transit' where currency = 'eur' and amount_minor = 6000;
+         update payout_items set status = 'returned', updated_at = now() where currency = 'eur' and amount_minor = 7000;
+         update payout_runs set status = 'completed', started_at = now() - interval '90 seconds', completed_at = now();
+         update stripe_accounts set payouts_enabled = false where payee_id = '00000000-0000-0000-0000-000000000001'",
+    )
+    .await;
+    let it = api.fine(Who::Cron, "GET", "/internal/payouts/kpis", None).await;
+    assert_eq!(it["successRate"], json!({ "percent": "71.42", "targetPercent": "98.00", "onTarget": false }));
+    let payments = json!([
+        { "currency": "eur", "arrived": 1, "arrivedMinor": 6000, "failed": 1, "failedMinor": 7000 },
+        { "currency": "usd", "arrived": 4, "arrivedMinor": 10_000, "failed": 1, "failedMinor": 5000 },
+    ]);
+    assert_eq!(it["payments"], payments);
+    assert_eq!(it["totalPaid"], json!([{ "currency": "eur", "paidMinor": 0 }, { "currency": "usd", "paidMinor": 10_000 }]));
+    assert_eq!(it["failedOver24Hours"], 1);
+    assert_eq!(pick(&it["runTime"], &["slowestSeconds", "averageSeconds"]), [&json!(90), &json!(90)]);
+    assert_eq!(pick(&it["runTime"]["runs"][0], &["cycleDate", "items", "seconds"]), [&json!(PAY_DAY), &json!(7), &json!(90)]);
+    assert_eq!(it["onboarding"], json!({ "creators": 8, "withAccount": 7, "ready": 6, "percent": "75.00" }));
+    // Two months later it is of no month's rate, and still paid.
+    api.sql("update payout_batches set created_at = created_at - interval '60 days'; update payout_runs set completed_at = completed_at - interval '60 days', started_at = started_at - interval '60 days'").await;
+    let it = api.fine(Who::Cron, "GET", "/internal/payouts/kpis", None).await;
+    assert_eq!(pick(&it, &["payments", "successRate"])[0], &json!([]));
+    assert_eq!(it["totalPaid"][1]["paidMinor"], 10_000);
+    assert_eq!(api.call(Who::Creator(CREATOR), "GET", "/internal/payouts/kpis", None).await.0, 403);
+}

@@ -10,7 +10,7 @@ use crate::config::{self, Policy};
 use crate::db::Db;
 use crate::error::Result;
 use crate::payouts::sweep::{Pace, Sweeper};
-use crate::payouts::{checks, cycle};
+use crate::payouts::{checks, cycle, kpis};
 use crate::queue::Queue;
 use crate::rails::stripe::Stripe;
 use crate::reconciliation::{self, Reconciler};
@@ -123,6 +123,7 @@ impl Jobs {
     /// is what alarms.
     async fn heartbeat(&self, at: DateTime<Utc>) -> Result<()> {
         self.tell_ages().await?;
+        kpis::tell(&self.db, clock::now()).await?;
         let missing = cycle::missing(&self.db, self.policy.calendar, at).await?;
         if missing.is_empty() {
             metric(Metric::Heartbeat, 1, &[]);

@@ -82,10 +82,34 @@ pub enum Metric {
     UnreadableObjects,
     /// Messages to people that are not known to have arrived and are not sent again.
     MessagesNotDelivered,
+    /// Messages that Slack or SES took.
+    MessagesDelivered,
+    /// Runs started by a schedule or a request.
+    RunsStarted,
+    /// Payments that a batch was made of.
+    PaymentsBatched,
+    /// From the start of a run to its completion.
+    RunMilliseconds,
+    /// Sends that Stripe accepted, by leg.
+    SendsAccepted,
+    /// Sends that Stripe refused, by leg.
+    SendsRefused,
+    /// Events that a webhook brought for the first time.
+    EventsReceived,
+    /// Webhooks without a valid signature.
+    WebhooksRefused,
+    /// Requests to the API that were answered with a fault of ours (5xx).
+    RequestsFailed,
+    /// Payments of 30 days that arrived, of those that have an end.
+    SuccessBasisPoints,
+    /// Creators who can be paid, of all.
+    OnboardedBasisPoints,
+    /// Payments that did not arrive and that nobody has done anything about for a day.
+    FailedOverADay,
 }
 
 impl Metric {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 23] = [
         Self::UnknownOutcomes,
         Self::UnknownOutcomeAgeSeconds,
         Self::Heartbeat,
@@ -97,6 +121,18 @@ impl Metric {
         Self::ReconciliationAgeSeconds,
         Self::UnreadableObjects,
         Self::MessagesNotDelivered,
+        Self::MessagesDelivered,
+        Self::RunsStarted,
+        Self::PaymentsBatched,
+        Self::RunMilliseconds,
+        Self::SendsAccepted,
+        Self::SendsRefused,
+        Self::EventsReceived,
+        Self::WebhooksRefused,
+        Self::RequestsFailed,
+        Self::SuccessBasisPoints,
+        Self::OnboardedBasisPoints,
+        Self::FailedOverADay,
     ];
 
     pub fn name(self) -> &'static str {
@@ -112,6 +148,18 @@ impl Metric {
             Self::ReconciliationAgeSeconds => "ReconciliationAgeSeconds",
             Self::UnreadableObjects => "UnreadableObjects",
             Self::MessagesNotDelivered => "MessagesNotDelivered",
+            Self::MessagesDelivered => "MessagesDelivered",
+            Self::RunsStarted => "RunsStarted",
+            Self::PaymentsBatched => "PaymentsBatched",
+            Self::RunMilliseconds => "RunMilliseconds",
+            Self::SendsAccepted => "SendsAccepted",
+            Self::SendsRefused => "SendsRefused",
+            Self::EventsReceived => "EventsReceived",
+            Self::WebhooksRefused => "WebhooksRefused",
+            Self::RequestsFailed => "RequestsFailed",
+            Self::SuccessBasisPoints => "SuccessBasisPoints",
+            Self::OnboardedBasisPoints => "OnboardedBasisPoints",
+            Self::FailedOverADay => "FailedOverADay",
         }
     }
 
@@ -127,7 +175,19 @@ impl Metric {
             | Self::DiscrepanciesFound
             | Self::DiscrepanciesOpen
             | Self::UnreadableObjects
-            | Self::MessagesNotDelivered => "Count",
+            | Self::MessagesNotDelivered
+            | Self::MessagesDelivered
+            | Self::RunsStarted
+            | Self::PaymentsBatched
+            | Self::SendsAccepted
+            | Self::SendsRefused
+            | Self::EventsReceived
+            | Self::WebhooksRefused
+            | Self::RequestsFailed
+            | Self::SuccessBasisPoints
+            | Self::OnboardedBasisPoints
+            | Self::FailedOverADay => "Count",
+            Self::RunMilliseconds => "Milliseconds",
         }
     }
 }

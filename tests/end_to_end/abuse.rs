@@ -42,7 +42,7 @@ const fn row(route: (&'static str, &'static str), path: &'static str, body: &'st
 
 const CANCEL: &str = "/api/tokens/withdrawal-requests/7f9c2ba4-e88f-4c27-8d4d-1b7b7a1a0001/cancel";
 
-const ROWS: [Row; 26] = [
+const ROWS: [Row; 27] = [
     row(("GET", "/health"), "/health", "", For::Anybody, 200),
     row(("GET", "/openapi.json"), "/openapi.json", "", For::Anybody, 200),
     row(("GET", "/api/tokens/earnings"), "/api/tokens/earnings", "", For::Creators, 200),
@@ -71,6 +71,7 @@ const ROWS: [Row; 26] = [
         For::OperatorsThemselves,
         404,
     ),
+    row(("GET", "/internal/payouts/kpis"), "/internal/payouts/kpis", "", For::Operators, 200),
     row(("GET", "/internal/notifications"), "/internal/notifications", "", For::Operators, 200),
     row(("GET", "/internal/discrepancies"), "/internal/discrepancies", "", For::Operators, 200),
     row(("PATCH", "/internal/discrepancies/{id}"), "/internal/discrepancies/7777", r#"{"state":"open"}"#, For::Operators, 404),

@@ -54,6 +54,7 @@ async fn the_rest(stage: &Stage) {
     store::statements::earned(tx, creator(1), &period).await.expect("earnings");
     store::statements::taken_back(tx, creator(1), &period).await.expect("reversals");
     store::statements::paid(tx, creator(1), &period).await.expect("payouts");
+    payday::payouts::kpis::Kpis::read(tx, now).await.expect("figures");
     batches::schedules_run_on(tx, day(CYCLE)).await.expect("schedules");
     jobs::running_since_before(tx, now).await.expect("runs");
     jobs::oldest_unknown(tx).await.expect("an age");

@@ -20,6 +20,7 @@ use super::cors::Cors;
 use super::response;
 use crate::clock;
 use crate::error::{Error, Kind};
+use crate::telemetry::{Metric, metric};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -91,6 +92,9 @@ async fn answer(State(cors): State<Arc<Cors>>, mut request: Request, next: Next)
         }
         let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
         let ms = u64::try_from(ms).unwrap_or(u64::MAX);
+        if status >= 500 {
+            metric(Metric::RequestsFailed, 1, &[]);
+        }
         // The address without its query, which may hold what is nobody's business. A panic was logged where it happened.
         match failure {
             Some(error) if status >= 500 && !panicked => {

@@ -173,7 +173,10 @@ fn tell(outbox_id: i64, rows: &[store::Outcome]) {
     for row in rows {
         let channel = row.channel.as_str();
         match row.state {
-            "sent" => tracing::info!(outbox = outbox_id, channel, "told"),
+            "sent" => {
+                tracing::info!(outbox = outbox_id, channel, "told");
+                metric(Metric::MessagesDelivered, 1, &[]);
+            }
             "waiting" => tracing::warn!(outbox = outbox_id, channel, why = row.why, "not taken; it is tried again"),
             state => {
                 tracing::error!(outbox = outbox_id, channel, state, why = row.why, "a message is not known to have arrived");

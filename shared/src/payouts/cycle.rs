@@ -14,6 +14,7 @@ use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::id::RunId;
 use crate::queue::{Message, Queue};
+use crate::telemetry::{Metric, metric};
 
 /// What EventBridge Scheduler says when a payout schedule fires.
 #[derive(Debug, Deserialize)]
@@ -82,6 +83,7 @@ async fn start(
     let new: Vec<Message> =
         runs.iter().filter(|(_, new)| *new).map(|(run_id, _)| Message::CreateBatch { run_id: *run_id }).collect();
     queue.send_all(Boundary::QueueRuns, &new).await?;
+    metric(Metric::RunsStarted, i64::try_from(new.len()).unwrap_or(i64::MAX), &[]);
     Ok(Started::Runs(runs))
 }
 
@@ -118,6 +120,7 @@ pub async fn create_batches(db: &Db, queue: &Queue, policy: &Policy, chunk_size:
         batches::remember_policy(&mut tx, policy).await?;
         let made = batches::create_batches(&mut tx, &locked, policy, chunk_size, clock::now()).await?;
         tracing::info!(run = run.0, batches = made.batches, items = made.items, excluded = made.excluded, "batches created");
+        metric(Metric::PaymentsBatched, i64::try_from(made.items).unwrap_or(i64::MAX), &[]);
     }
     tx.commit(Boundary::CreateBatches).await?;
 

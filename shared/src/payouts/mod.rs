@@ -12,6 +12,7 @@ mod calls;
 pub mod checks;
 pub mod cycle;
 pub mod item;
+pub mod kpis;
 pub mod news;
 pub mod operation;
 pub mod pay;
@@ -33,6 +34,7 @@ use crate::db::Tx;
 use crate::error::Result;
 use crate::id::BatchId;
 use crate::notifications::store as outbox;
+use crate::telemetry::{Metric, metric};
 
 /// Completes the batch, and its run, if nothing of them is pending or being sent any more, and tells the admins of a finished
 /// run. May be called at any time, by anyone, any number of times.
@@ -46,8 +48,9 @@ pub async fn complete(tx: &mut Tx, batch: BatchId) -> Result<()> {
 
 /// The same for a run.
 pub async fn complete_run(tx: &mut Tx, run: crate::id::RunId) -> Result<()> {
-    if store::batches::complete_run(tx, run).await? {
-        tracing::info!(run = run.0, "run completed");
+    if let Some(milliseconds) = store::batches::complete_run(tx, run).await? {
+        tracing::info!(run = run.0, milliseconds, "run completed");
+        metric(Metric::RunMilliseconds, milliseconds, &[]);
         outbox::put(tx, &format!("run_completed:{run}"), "run_completed", json!({ "runId": run })).await?;
     }
     Ok(())

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::calls::{LEASE_SECONDS, Orders, make, pulse};
 use super::checks;
-use super::plan::{self, Answer, Call, Situation};
+use super::plan::{self, Answer, Call, Said, Situation};
 use super::settle::Consequence;
 use super::store::chunks::{self, Claim};
 use super::store::jobs;
@@ -31,8 +31,9 @@ use crate::db::{Db, Tx};
 use crate::error::Result;
 use crate::id::{ChunkId, ItemId};
 use crate::notifications::store as outbox;
-use crate::rails::Leg;
 use crate::rails::stripe::Stripe;
+use crate::rails::{Leg, Outcome};
+use crate::telemetry::{Metric, metric};
 
 /// Replies wait at most so long for others to be saved with.
 const GATHER: Duration = Duration::from_millis(100);
@@ -148,6 +149,7 @@ impl Work<'_> {
         loop {
             match self.try_settle_and_dispatch(answers).await {
                 Ok(done) => {
+                    count_sends(answers.values());
                     for (item, _) in answers.drain() {
                         self.in_flight.remove(&item);
                     }
@@ -232,6 +234,9 @@ impl Work<'_> {
         if halted == 0 {
             return Ok(());
         }
+        if reason == KEY_REJECTED {
+            metric(Metric::StripeKeyRejected, 1, &[]);
+        }
         let (batch, key) = (self.claim.batch_id, format!("halted:{reason}:{}:{}", self.claim.run_id, clock::now().timestamp()));
         tracing::error!(batch = batch.0, reason, "halted");
         outbox::put(tx, &key, "batch_halted", json!({ "batchId": batch, "reason": reason })).await
@@ -283,4 +288,20 @@ impl Work<'_> {
 /// The items that have a consequence.
 fn about(consequences: &[(ItemId, Consequence)], wanted: Consequence) -> Vec<ItemId> {
     consequences.iter().filter(|(_, it)| *it == wanted).map(|(id, _)| *id).collect()
+}
+
+/// What became of the sends of a wave, for CloudWatch.
+fn count_sends<'a>(answers: impl Iterator<Item = &'a Answer>) {
+    let (mut accepted, mut refused) = (0, 0);
+    for answer in answers {
+        if let Said::Reply(reply) = &answer.said {
+            accepted += i64::from(matches!(reply.outcome, Outcome::Accepted(_)));
+            refused += i64::from(matches!(reply.outcome, Outcome::Rejected(_)));
+        }
+    }
+    for (name, count) in [(Metric::SendsAccepted, accepted), (Metric::SendsRefused, refused)] {
+        if count > 0 {
+            metric(name, count, &[]);
+        }
+    }
 }

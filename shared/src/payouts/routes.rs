@@ -5,6 +5,7 @@
 
 mod health;
 mod history;
+mod kpis;
 mod money;
 pub mod settings;
 pub mod statements;
@@ -30,6 +31,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(run))
         .routes(routes!(status::status))
         .routes(routes!(health::health))
+        .routes(routes!(kpis::kpis))
         .routes(routes!(money::earnings))
         .routes(routes!(history::payouts))
         .routes(routes!(history::payout))

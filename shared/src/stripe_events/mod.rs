@@ -22,6 +22,7 @@ use crate::clock;
 use crate::config::Policy;
 use crate::db::{Db, Tx};
 use crate::error::{Error, Kind, Result};
+use crate::telemetry::{Metric, metric};
 
 /// An event's envelope.
 #[derive(Debug, Clone, Deserialize)]
@@ -101,6 +102,7 @@ pub async fn receive(db: &Db, policy: &Policy, secrets: &[String], header: Optio
     let verified = header.is_some_and(|header| signature::verify(header, body, secrets, clock::now()));
     if !verified {
         tracing::warn!(bytes = body.len(), "a webhook without a valid signature was refused");
+        metric(Metric::WebhooksRefused, 1, &[]);
         return Err(Error::new(Kind::Malformed, "SIGNATURE_INVALID", "The signature is missing, wrong or too old."));
     }
     let malformed = |error: serde_json::Error| {
@@ -112,7 +114,11 @@ pub async fn receive(db: &Db, policy: &Policy, secrets: &[String], header: Optio
         replace_nul(&mut payload);
     }
     let event = Event::deserialize(&payload).map_err(malformed)?;
-    take_in(db, policy, &event, &payload).await
+    let received = take_in(db, policy, &event, &payload).await?;
+    if received == Received::New {
+        metric(Metric::EventsReceived, 1, &[]);
+    }
+    Ok(received)
 }
 
 /// How JSON writes a NUL.
