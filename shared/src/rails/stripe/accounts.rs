@@ -295,7 +295,8 @@ impl Stripe {
         });
         let mut after: Option<String> = None;
         for _ in 0..LOOKUP_PAGES {
-            let (page, more) = self.accounts_page(Boundary::FindAccount, ListAccount::new().created(created), after.as_deref()).await?;
+            let (page, more) =
+                self.accounts_page(Boundary::FindAccount, ListAccount::new().created(created), after.as_deref()).await?;
             after = page.last().map(|account| account.id.clone());
             if let Some(found) = page.into_iter().find(|account| account.mark() == Some(mark)) {
                 return Ok(Some(found));

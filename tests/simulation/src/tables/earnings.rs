@@ -1,7 +1,7 @@
 //! What `earnings::store` does: recording, maturing, taking back.
 
 use payday::config::Policy;
-use payday::earnings::taking_back::{self, Parts};
+use payday::earnings::taking_back::{self, Known, Parts};
 use payday::earnings::{NewEarning, Place};
 use payday::ledger::{Account, Posting};
 
@@ -97,7 +97,10 @@ impl Tables {
         let mut claimed = cumulative_minor * currency.micros_per_minor();
         let mut taken = 0;
         for at in named {
-            let by_source_micros = self.taken_back.get(&(at, source.to_owned())).copied().unwrap_or(0);
+            let claims = |(of, _): &(&(usize, String), &i64)| of.0 == at;
+            let others: i64 =
+                self.taken_back.iter().filter(claims).filter(|(of, _)| of.1 != source).map(|(_, micros)| micros).sum();
+            let known = self.taken_back.get(&(at, source.to_owned())).map(|micros| Known { micros: *micros, said_at: None });
             let row = &mut self.earnings[at];
             let of_this = claimed.min(row.gross_micros);
             claimed -= of_this;
@@ -106,9 +109,9 @@ impl Tables {
                 net_micros: row.net_micros,
                 taken_back_gross_micros: row.taken_back_gross_micros,
                 taken_back_net_micros: row.taken_back_net_micros,
-                by_source_micros,
             };
-            let Some((gross, net)) = taking_back::newly(&parts, of_this) else { continue };
+            let Some(claim) = taking_back::heard(known, of_this, None) else { continue };
+            let (gross, net) = taking_back::change(&parts, others + claim);
             row.taken_back_gross_micros += gross;
             row.taken_back_net_micros += net;
             if !(0..=row.net_micros).contains(&row.taken_back_net_micros)
@@ -118,7 +121,7 @@ impl Tables {
             }
             let (payee, place) = (row.payee, if row.connected { Place::Connected } else { Place::Platform });
             let (held, row_coin) = (self.matured_through.is_none_or(|through| row.available_at > through), row.coin);
-            *self.taken_back.entry((at, source.to_owned())).or_default() += gross;
+            self.taken_back.insert((at, source.to_owned()), claim);
             taken += net;
             let balance = self.balance(payee, row_coin);
             let available = (balance[Account::AvailablePlatform as usize], balance[Account::AvailableConnected as usize]);
