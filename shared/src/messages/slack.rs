@@ -119,7 +119,7 @@ mod tests {
             "https://hooks.slack.com@10.0.0.1/x",
             "file:///etc/passwd",
             "https://",
-            "hooks.slack.com",
+            "hooks.slack.com/services/T/B/x",
             "",
         ] {
             let refusal = Slack::new(url, false).err().unwrap_or_else(|| panic!("{url} is taken"));
