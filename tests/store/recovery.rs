@@ -5,7 +5,12 @@ use std::time::{Duration, Instant};
 use chrono::Duration as Span;
 use payday::boundary::Boundary;
 use payday::db::Db;
+use payday::id::ItemId;
+use payday::payouts::item::Status;
+use payday::payouts::operation::State;
 use payday::payouts::pay::Payer;
+use payday::payouts::store::chunks;
+use payday::payouts::wave::{ItemUpdate, OperationUpdate, Wave};
 use payday_local::stripe_double::{Fault, FaultRule, When};
 use payday_tests::stage::{KEY, Stage, impatient};
 use payday_tests::world::{creator, currency, earning};
@@ -69,6 +74,88 @@ async fn a_worker_killed_while_its_requests_are_under_way_is_succeeded_when_its_
         let state = format!("select distinct state, sends, replayed from payout_operations where leg || 's' = '{leg}'");
         assert_eq!(stage.rows(&state).await, ["accepted 2 true"]);
         stage.audit().await;
+    }
+}
+
+/// Nobody knows whether it was run, so it is asked about first; the payee's settings count for what comes after.
+#[tokio::test]
+async fn what_a_dead_worker_sent_is_not_canceled_though_its_payee_no_longer_qualifies() {
+    let stage = Stage::new().await;
+    let chunk = stage.crowd(3, 700).await[0];
+    stage.double.fault(FaultRule::post("/v1/transfers", When::First(3), Fault::ExecuteThenHang));
+    let worker = another_worker(&stage);
+    let working = worker.process_chunk(chunk, Instant::now() + Duration::from_secs(900));
+    let killer = async {
+        while stage.calls("POST", "/v1/transfers").len() < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    futures::pin_mut!(working, killer);
+    assert!(matches!(futures::future::select(working, killer).await, futures::future::Either::Right(_)));
+    stage
+        .run(
+            "insert into creator_payout_settings (creator_id, payout_enabled) select creator_id, false from payout_items
+             on conflict (creator_id) do update set payout_enabled = false",
+        )
+        .await;
+    stage.later(Span::seconds(6)).await;
+    stage.process(chunk).await.expect("taken over");
+    assert_eq!(stage.count("payout_items where status = 'canceled'").await, 0);
+    assert_eq!(stage.rows("select distinct state from payout_operations where leg = 'transfer'").await, ["accepted"]);
+    stage.audit().await;
+}
+
+#[tokio::test]
+async fn a_wave_about_what_has_changed_meanwhile_is_refused_as_a_whole() {
+    let stage = Stage::new().await;
+    let chunk = stage.crowd(1, 700).await[0];
+    stage.work().await;
+    let item = ItemId(stage.value("select id from payout_items").await);
+    for (attempt_was, item_was, saved) in [
+        (State::Unknown, Status::InTransit, false),
+        (State::Accepted, Status::Pending, false),
+        (State::Accepted, Status::InTransit, true),
+    ] {
+        let now = payday::clock::now();
+        let mut tx = stage.tx().await;
+        let it = chunks::load_due(&mut tx, chunk, now, &[item]).await.expect("an answer").remove(0);
+        let attempt = it.operation.expect("an attempt");
+        let operation = OperationUpdate {
+            id: attempt.id,
+            was: attempt_was,
+            state: State::Returned,
+            first_dispatched_at: attempt.facts.first_dispatched_at,
+            dispatched_at: attempt.facts.dispatched_at,
+            send_deadline: None,
+            sends: attempt.facts.sends,
+            lookups: 0,
+            look_up: false,
+            cleared: false,
+            stripe_id: None,
+            stripe_status: None,
+            http_status: None,
+            code: None,
+            message: None,
+            request_id: None,
+            replayed: false,
+            unknown_since: None,
+        };
+        let item = ItemUpdate {
+            was: item_was,
+            item: it.item,
+            account: it.account,
+            destination: None,
+            failure_code: None,
+            failure_reason: None,
+            due_at: None,
+            waiting_since: None,
+            arrival_on: None,
+        };
+        let wave = Wave { operations: vec![operation], items: vec![item], ..Wave::default() };
+        assert_eq!(chunks::save(&mut tx, &wave, now).await.is_ok(), saved, "{attempt_was:?} {item_was:?}");
+        // What was refused leaves nothing behind, whatever its caller does with the transaction.
+        drop(tx);
+        assert_eq!(stage.row("select state from payout_operations where leg = 'payout'").await, "accepted");
     }
 }
 

@@ -10,9 +10,10 @@ use super::{DONE, FAILED, WRONG_USE, build, repository};
 use crate::console::{note, say};
 
 /// Who may catch a mutant, the quickest first: a name, and what cargo runs.
-const CATCHERS: [(&str, &[&str]); 4] = [
+const CATCHERS: [(&str, &[&str]); 5] = [
     ("rules", &["test", "--quiet", "--package", "payday", "--lib"]),
     ("simulation", &["test", "--quiet", "--package", "payday-simulation"]),
+    ("differential", &["test", "--quiet", "--package", "payday-tests", "--test", "differential"]),
     ("database", &["test", "--quiet", "--package", "payday-tests", "--test", "store"]),
     ("crash matrix", &["test", "--quiet", "--package", "payday-tests", "--test", "matrix"]),
 ];
