@@ -327,6 +327,30 @@ async fn a_bank_account_that_is_another_before_the_refusal_of_the_first_is_told_
     stage.audit().await;
 }
 
+#[tokio::test]
+async fn old_news_of_a_payment_that_came_back_do_not_keep_it_from_the_other_bank_account() {
+    let stage = Stage::new().await;
+    stage.crowd(1, 1_000).await;
+    stage.work().await;
+    let payout = stage.double.payouts().remove(0);
+    stage.double.settle_payout(&payout.id);
+    stage.later(Span::days(3)).await;
+    stage.double.fail_payout(&payout.id, "account_closed");
+    stage.double.update_account("acct_1", |account| {
+        account.banks = vec![BankSpec { fingerprint: "another bank".to_owned(), ..BankSpec::default() }];
+    });
+    for kind in ["payout.failed", "account.updated", "payout.paid"] {
+        stage.take_in(&events_of(&stage, "acct_1", kind)).await;
+    }
+    assert_eq!(stage.statuses().await, "returned=1");
+    stage.finish().await;
+    stage.double.settle_payouts();
+    stage.hear().await;
+    assert_eq!(stage.statuses().await, "paid=1");
+    assert_eq!(stage.operations("1").await, ["transfer.1 accepted 1", "payout.1 returned 1", "payout.2 accepted 1"]);
+    stage.audit().await;
+}
+
 type Change = fn(&mut Value);
 
 #[tokio::test]
