@@ -122,8 +122,6 @@ impl Story {
                 "run withdrawal completed",
                 "run withdrawal completed",
                 "told run_completed",
-                "told run_completed",
-                "told run_completed",
             ],
             Self::Newcomer => &[
                 "new account of 1 earned paid_out=10000000",

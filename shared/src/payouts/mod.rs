@@ -46,12 +46,14 @@ pub async fn complete(tx: &mut Tx, batch: BatchId) -> Result<()> {
     Ok(())
 }
 
-/// The same for a run.
+/// The same for a run. Of a withdrawal its creator hears, not the admins.
 pub async fn complete_run(tx: &mut Tx, run: crate::id::RunId) -> Result<()> {
-    if let Some(milliseconds) = store::batches::complete_run(tx, run).await? {
-        tracing::info!(run = run.0, milliseconds, "run completed");
+    if let Some((kind, milliseconds)) = store::batches::complete_run(tx, run).await? {
+        tracing::info!(run = run.0, kind, milliseconds, "run completed");
         metric(Metric::RunMilliseconds, milliseconds, &[]);
-        outbox::put(tx, &format!("run_completed:{run}"), "run_completed", json!({ "runId": run })).await?;
+        if kind != "withdrawal" {
+            outbox::put(tx, &format!("run_completed:{run}"), "run_completed", json!({ "runId": run })).await?;
+        }
     }
     Ok(())
 }

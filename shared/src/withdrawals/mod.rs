@@ -240,7 +240,6 @@ async fn lock(tx: &mut Tx, id: Uuid) -> Result<Option<Locked>> {
 /// The batch creator: makes the batch of a due request and queues its chunk. A request that is not pending any more has had its
 /// turn. One whose payee has an earlier payment under way waits; the sweep brings it back.
 pub async fn make_batch(db: &Db, queue: &Queue, policy: &Policy, id: Uuid) -> Result<()> {
-    let now = clock::now();
     let mut tx = db.begin().await?;
     if batches::is_stopped(&mut tx).await? {
         tracing::info!(request = %id, "paused: the sweep brings the withdrawal back on resume");
@@ -250,7 +249,7 @@ pub async fn make_batch(db: &Db, queue: &Queue, policy: &Policy, id: Uuid) -> Re
         tracing::warn!(request = %id, "there is no such withdrawal request");
         return Ok(());
     };
-    let Some(due_at) = request.due_at.filter(|due_at| request.status == "pending" && *due_at <= now) else { return Ok(()) };
+    let Some(due_at) = request.due_at.filter(|_| request.status == "pending") else { return Ok(()) };
     if store::has_unsettled_item(&mut tx, request.creator_id, &request.currency).await? {
         tracing::info!(request = %id, "an earlier payment of the payee is under way");
         return Ok(());
@@ -266,7 +265,7 @@ pub async fn make_batch(db: &Db, queue: &Queue, policy: &Policy, id: Uuid) -> Re
         return tx.commit(Boundary::BatchWithdrawal).await;
     };
     let cycle_on = policy.calendar.date_of(due_at);
-    let chunk_id = store::batch(&mut tx, &request, &way, policy, cycle_on, now).await?;
+    let chunk_id = store::batch(&mut tx, &request, &way, policy, cycle_on, clock::now()).await?;
     tx.commit(Boundary::BatchWithdrawal).await?;
     tracing::info!(request = %id, chunk = chunk_id.0, "withdrawal batched");
     queue.send_all(Boundary::QueueChunks, &[Message::ProcessChunk { chunk_id }]).await

@@ -223,15 +223,15 @@ pub async fn complete_batch(tx: &mut Tx, batch: BatchId) -> Result<Option<RunId>
     Ok(row.map(|(run,)| run))
 }
 
-/// Completes a run whose batches are all completed. Returns how many milliseconds it took, if it was completed now.
-pub async fn complete_run(tx: &mut Tx, run: RunId) -> Result<Option<i64>> {
+/// Completes a run whose batches are all completed. Returns its kind and how many milliseconds it took, if it was completed now.
+pub async fn complete_run(tx: &mut Tx, run: RunId) -> Result<Option<(String, i64)>> {
     // Two batches of a run may be completed at the same time; the lock lets the later one see the earlier.
     tx.run(query("select from payout_runs where id = $1 for no key update").bind(run)).await?;
     let statement = query_as(
         "update payout_runs set status = 'completed', completed_at = now()
          where id = $1 and status = 'running' and batches_created_at is not null
            and not exists (select from payout_batches where run_id = $1 and status <> 'completed')
-         returning (extract(epoch from now() - started_at) * 1000)::bigint",
+         returning kind, (extract(epoch from now() - started_at) * 1000)::bigint",
     );
-    Ok(tx.optional(statement.bind(run)).await?.map(|(milliseconds,): (i64,)| milliseconds))
+    tx.optional(statement.bind(run)).await
 }
