@@ -133,6 +133,14 @@ impl Tx {
         Ok(query.fetch_one(&mut *self.tx).await?)
     }
 
+    /// Undoes it and gives its locks back before anything else happens. Dropped, it gives them back when the pool gets to it, which
+    /// on a frozen Lambda is whenever it thaws: whoever ends without a commit and holds locks that others ask for calls this.
+    pub async fn rollback(self) {
+        if let Err(error) = self.tx.rollback().await {
+            tracing::debug!(%error, "the connection is gone, and the transaction with it");
+        }
+    }
+
     /// Makes it so. `boundary` names this point of no return for logs and fault tests.
     #[expect(clippy::disallowed_methods, reason = "the one place that may")]
     pub async fn commit(self, boundary: Boundary) -> Result<()> {

@@ -154,6 +154,12 @@ async fn a_payout_is_told_with_its_way_its_reason_and_only_to_its_creator() {
     assert_eq!(steps[..3], [r#""earned" "done""#, r#""held_until" "done""#, r#""reserved" "done""#]);
     assert_eq!(steps.last().map(String::as_str), Some(r#""paid" "stopped""#));
     assert_eq!(code(&api, OTHER, "GET", &path, None).await, (404, "NOT_FOUND".to_owned()));
+    // Of a cycle, a refused transfer is tried again daily; of a withdrawal, its creator asks again.
+    api.sql("update payout_items set status = 'failed', failure_code = 'a_new_code' where currency = 'eur'").await;
+    for (kind, acts) in [("scheduled", "operator"), ("withdrawal", "creator")] {
+        api.sql(if kind == "withdrawal" { "update payout_runs set kind = 'withdrawal'" } else { "select 1" }).await;
+        assert_eq!(api.fine(ONE, "GET", &path, None).await["payout"]["why"]["whoActs"], acts, "{kind}");
+    }
     for (path, status) in
         [("/api/payouts/0", 404), ("/api/payouts/x", 404), ("/api/payouts?limit=0", 400), ("/api/payouts?sort=id", 400)]
     {

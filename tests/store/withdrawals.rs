@@ -144,7 +144,7 @@ async fn the_same_key_is_one_request_and_another_s_is_another_one() {
     let mut tx = stage.tx().await;
     assert!(withdrawals::store::take_key(&mut tx, creator(1), "m").await.expect("the lock"));
     assert_eq!(refused(ask(1, 50, "m").await), "REQUEST_IN_PROGRESS");
-    drop(tx);
+    tx.rollback().await;
     let answers = join_all((0..8).map(|_| ask(1, 50, "m"))).await;
     assert!(answers.iter().any(Result::is_ok));
     assert_eq!(stage.count("withdrawal_requests where idempotency_key = 'm'").await, 1);

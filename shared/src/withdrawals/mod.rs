@@ -12,7 +12,7 @@
 pub mod routes;
 pub mod store;
 
-use chrono::Duration;
+use chrono::{DateTime, Duration, Utc};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -119,6 +119,16 @@ pub fn decide(asked: &Withdrawal, standing: Option<&Standing>) -> Result<Parts> 
     Ok(Parts { transfer_minor: minor - connected_minor, connected_minor })
 }
 
+/// How far a request came in its transaction.
+enum Step {
+    /// It is recorded and has reserved its money.
+    Made(Request),
+    /// It was made before, under the same key.
+    There(Request),
+    /// What the creator was told is available is not booked as such yet.
+    NotBooked,
+}
+
 /// Records a request and reserves its money. With a key, sending it again finds the first one, whatever became of it since.
 pub async fn request(
     db: &Db,
@@ -128,37 +138,21 @@ pub async fn request(
     asked: &Withdrawal,
     key: Option<String>,
 ) -> Result<Request> {
-    // Once more after maturing: what the creator was told is available may not be booked yet.
     for _ in 0..2 {
         let now = clock::now();
-        let code = asked.currency.code();
-        let mut tx = db.begin().await?;
-        if let Some(key) = &key {
-            if !store::take_key(&mut tx, asked.creator, key).await? {
-                let kind = Kind::InProgress { retry_after_seconds: RETRY_AFTER_SECONDS };
-                return Err(Error::new(
-                    kind,
-                    "REQUEST_IN_PROGRESS",
-                    "A request with this Idempotency-Key is being worked on; ask again in a moment.",
-                ));
-            }
-            if let Some(there) = store::by_key(&mut tx, asked.creator, key).await? {
-                return the_same(there, asked);
-            }
-        }
-        let balance = lock_balance(&mut tx, asked.creator, &code).await?;
-        let standing = creators::standing(&mut tx, asked.creator, policy, now).await?;
-        let of_currency = standing.iter().find(|row| row.currency.as_ref() == Some(&code));
-        let parts = decide(asked, of_currency.or(standing.first()))?;
-        if !parts.is_booked(&balance, asked.currency.micros_per_minor()) {
-            drop(tx);
-            earnings::mature(db, now).await?;
-            continue;
-        }
         let due_at = (go_out == Withdrawals::OnDemand).then_some(now);
-        let new = New { asked: *asked, parts, key: key.clone(), due_at };
-        let made = store::insert(&mut tx, &new).await?;
-        post(&mut tx, &reserve(made.id, asked, parts)).await?;
+        let mut tx = db.begin().await?;
+        let made = match make(&mut tx, policy, asked, key.as_deref(), due_at, now).await {
+            Ok(Step::Made(made)) => made,
+            other => {
+                tx.rollback().await;
+                match other? {
+                    Step::Made(there) | Step::There(there) => return Ok(there),
+                    Step::NotBooked => earnings::mature(db, now).await?,
+                };
+                continue;
+            }
+        };
         tx.commit(Boundary::RequestWithdrawal).await?;
         if due_at.is_some() {
             let hint = queue.send_all(Boundary::QueueWithdrawal, &[Message::Withdraw { request_id: made.id }]).await;
@@ -170,6 +164,38 @@ pub async fn request(
         return Ok(made);
     }
     Err(Error::unavailable("BALANCE_CHANGING", "The balance is changing just now; try again."))
+}
+
+/// The request's own transaction, under the lock of its key and of its payee's balance.
+async fn make(
+    tx: &mut Tx,
+    policy: &Policy,
+    asked: &Withdrawal,
+    key: Option<&str>,
+    due_at: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Result<Step> {
+    if let Some(key) = key {
+        if !store::take_key(tx, asked.creator, key).await? {
+            let kind = Kind::InProgress { retry_after_seconds: RETRY_AFTER_SECONDS };
+            let message = "A request with this Idempotency-Key is being worked on; ask again in a moment.";
+            return Err(Error::new(kind, "REQUEST_IN_PROGRESS", message));
+        }
+        if let Some(there) = store::by_key(tx, asked.creator, key).await? {
+            return the_same(there, asked).map(Step::There);
+        }
+    }
+    let code = asked.currency.code();
+    let balance = lock_balance(tx, asked.creator, &code).await?;
+    let standing = creators::standing(tx, asked.creator, policy, now).await?;
+    let of_currency = standing.iter().find(|row| row.currency.as_ref() == Some(&code));
+    let parts = decide(asked, of_currency.or(standing.first()))?;
+    if !parts.is_booked(&balance, asked.currency.micros_per_minor()) {
+        return Ok(Step::NotBooked);
+    }
+    let made = store::insert(tx, &New { asked: *asked, parts, key: key.map(str::to_owned), due_at }).await?;
+    post(tx, &reserve(made.id, asked, parts)).await?;
+    Ok(Step::Made(made))
 }
 
 /// The request that was made under the key, if it asked for the same.
@@ -208,15 +234,28 @@ fn posting(id: Uuid, payee: Uuid, currency: Currency, leg: &'static str, (from, 
 
 /// Takes a request of this creator back while it is pending. One that is canceled already stays so.
 pub async fn cancel(db: &Db, creator: Uuid, id: Uuid) -> Result<Request> {
-    let not_found = || Error::not_found("The withdrawal request");
     let mut tx = db.begin().await?;
+    match take_back(&mut tx, creator, id).await {
+        Ok(canceled) => {
+            tx.commit(Boundary::CancelWithdrawal).await?;
+            Ok(canceled)
+        }
+        Err(error) => {
+            tx.rollback().await;
+            Err(error)
+        }
+    }
+}
+
+async fn take_back(tx: &mut Tx, creator: Uuid, id: Uuid) -> Result<Request> {
+    let not_found = || Error::not_found("The withdrawal request");
     // Another's is not even locked.
-    store::of_creator(&mut tx, creator, id).await?.ok_or_else(not_found)?;
-    let request = lock(&mut tx, id).await?.ok_or_else(not_found)?;
+    store::of_creator(tx, creator, id).await?.ok_or_else(not_found)?;
+    let request = lock(tx, id).await?.ok_or_else(not_found)?;
     match request.status.as_str() {
         "pending" => {
-            release(&mut tx, &request).await?;
-            store::close(&mut tx, id, "canceled", None).await?;
+            release(tx, &request).await?;
+            store::close(tx, id, "canceled", None).await?;
         }
         "canceled" => {}
         status => {
@@ -224,9 +263,7 @@ pub async fn cancel(db: &Db, creator: Uuid, id: Uuid) -> Result<Request> {
             return Err(Error::conflict("NOT_PENDING", message));
         }
     }
-    let canceled = store::of_creator(&mut tx, creator, id).await?.ok_or_else(not_found)?;
-    tx.commit(Boundary::CancelWithdrawal).await?;
-    Ok(canceled)
+    store::of_creator(tx, creator, id).await?.ok_or_else(not_found)
 }
 
 /// The request under its payee's lock and its own, in the order in which everyone takes them.
@@ -249,9 +286,13 @@ pub async fn make_batch(db: &Db, queue: &Queue, policy: &Policy, id: Uuid) -> Re
         tracing::warn!(request = %id, "there is no such withdrawal request");
         return Ok(());
     };
-    let Some(due_at) = request.due_at.filter(|_| request.status == "pending") else { return Ok(()) };
+    let Some(due_at) = request.due_at.filter(|_| request.status == "pending") else {
+        tx.rollback().await;
+        return Ok(());
+    };
     if store::has_unsettled_item(&mut tx, request.creator_id, &request.currency).await? {
         tracing::info!(request = %id, "an earlier payment of the payee is under way");
+        tx.rollback().await;
         return Ok(());
     }
     let way = store::way(&mut tx, request.creator_id).await?;

@@ -48,7 +48,11 @@ struct CreatorPayout {
 
 impl From<Payout> for CreatorPayout {
     fn from(payout: Payout) -> Self {
-        let why = Why::of_item(&payout.status, payout.failure_code.as_deref());
+        let code = payout.failure_code.as_deref();
+        let why = match (payout.kind.as_str(), payout.status.as_str()) {
+            ("withdrawal", "failed") => Some(Why::of_failed_withdrawal(code)),
+            (_, status) => Why::of_item(status, code),
+        };
         Self {
             payout_id: payout.id,
             kind: payout.kind,
