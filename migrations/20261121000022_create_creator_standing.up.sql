@@ -30,7 +30,8 @@ declare
     payout_unit bigint;
 begin
     for f in
-        select p.payout_enabled, p.beta_enabled, p.schedule, p.account, p.automatic, p.ready, p.blocked, p.destination_changed_at, s.timezone,
+        select p.payout_enabled, p.beta_enabled, p.schedule, p.account, p.automatic, p.ready, p.blocked, p.destination_changed_at, a.destination,
+               a.confirmed_destination, s.timezone,
                b.currency, coalesce(b.held_platform + b.held_connected, 0) as held,
                coalesce(b.available_platform, 0) as available_platform, coalesce(b.available_connected, 0) as available_connected,
                coalesce(b.reserved_platform + b.reserved_connected + b.in_flight + b.at_stripe, 0) as under_way,
@@ -41,6 +42,7 @@ begin
                end as minimum
         from payee_facts p
         left join creator_payout_settings s on s.creator_id = p.payee_id
+        left join stripe_accounts a on a.payee_id = p.payee_id
         left join payee_balances b on b.payee_id = p.payee_id
         left join currencies c on c.code = b.currency
         left join stripe_payout_minimums l on l.country = p.country and l.currency = b.currency
@@ -83,7 +85,8 @@ begin
         minimum_minor := f.minimum;
         reason := first_exclusion(
             f.payout_enabled, not beta_only or f.beta_enabled, true, f.account is not null, f.ready, f.blocked or f.reversed_behind, false,
-            coalesce(f.destination_changed_at + cooloff > at, false),
+            coalesce(f.destination_changed_at + cooloff > at, false)
+                or coalesce(needs_second_look(policy, amount, f.destination_changed_at, f.destination, f.confirmed_destination), false),
             f.held + f.available_platform + f.available_connected > 0 and platform + connected = 0,
             debt > 0 and payable_minor < coalesce(minimum_minor, 1)
                 and (debt >= platform + connected

@@ -4,6 +4,8 @@
 mod connect;
 #[path = "api/creators.rs"]
 mod creators;
+#[path = "api/destinations.rs"]
+mod destinations;
 #[path = "api/harness.rs"]
 mod harness;
 #[path = "api/inspector.rs"]

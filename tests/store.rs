@@ -7,6 +7,7 @@ mod store {
     mod checks;
     mod crowded;
     mod currencies;
+    mod destinations;
     mod disputes;
     mod earnings;
     mod eligibility;

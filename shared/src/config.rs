@@ -99,6 +99,10 @@ pub struct Policy {
     pub reserve: Ppm,
     pub beta_only: bool,
     pub destination_cooloff_hours: i64,
+    /// Hundredths of a unit above which a changed destination waits for an operator to confirm it; 0: none does. Not in what earlier
+    /// versions have kept.
+    #[serde(default)]
+    pub two_person_above_cents: i64,
     pub calendar: Calendar,
 }
 
@@ -125,6 +129,7 @@ impl Policy {
             reserve: percent("PAYOUT_RESERVE_PERCENT", "0")?,
             beta_only: flag("PAYOUT_BETA_ONLY", "false")?,
             destination_cooloff_hours: whole("DESTINATION_COOLOFF_HOURS", "72", 0..=87_600)?,
+            two_person_above_cents: two_person_above_cents()?,
             calendar: calendar()?,
         })
     }
@@ -219,6 +224,11 @@ pub fn withdrawal_timing() -> Result<Withdrawals> {
 /// `CHUNK_SIZE`: items handed to a worker together.
 pub fn chunk_size() -> Result<i64> {
     whole("CHUNK_SIZE", "25", 1..=1000)
+}
+
+/// `TWO_PERSON_ABOVE_CENTS`: what two persons have to decide; 0: nothing.
+pub fn two_person_above_cents() -> Result<i64> {
+    whole("TWO_PERSON_ABOVE_CENTS", "0", 0..=i64::MAX / 10_000)
 }
 
 /// `STUCK_RUN_MINUTES`: a run older than that and still running is resumed.

@@ -42,7 +42,7 @@ const fn row(route: (&'static str, &'static str), path: &'static str, body: &'st
 
 const CANCEL: &str = "/api/tokens/withdrawal-requests/7f9c2ba4-e88f-4c27-8d4d-1b7b7a1a0001/cancel";
 
-const ROWS: [Row; 27] = [
+const ROWS: [Row; 29] = [
     row(("GET", "/health"), "/health", "", For::Anybody, 200),
     row(("GET", "/openapi.json"), "/openapi.json", "", For::Anybody, 200),
     row(("GET", "/api/tokens/earnings"), "/api/tokens/earnings", "", For::Creators, 200),
@@ -62,6 +62,14 @@ const ROWS: [Row; 27] = [
     row(("POST", "/api/connect/account"), "/api/connect/account", r#"{"country":"Germany"}"#, For::Creators, 422),
     row(("POST", "/api/connect/link"), "/api/connect/link", r#"{"returnPath":"https://elsewhere.example"}"#, For::Creators, 422),
     row(("GET", "/api/connect/status"), "/api/connect/status", "", For::Creators, 200),
+    row(("GET", "/internal/payees/destinations"), "/internal/payees/destinations", "", For::OperatorsThemselves, 200),
+    row(
+        ("POST", "/internal/payees/{id}/destination/confirm"),
+        "/internal/payees/00000000-0000-4000-8000-000000007777/destination/confirm",
+        r#"{"destination":"a bank"}"#,
+        For::OperatorsThemselves,
+        404,
+    ),
     row(("GET", "/internal/stripe-events"), "/internal/stripe-events", "", For::OperatorsThemselves, 200),
     row(("GET", "/internal/stripe-events/{id}"), "/internal/stripe-events/evt_7777", "", For::OperatorsThemselves, 404),
     row(

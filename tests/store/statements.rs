@@ -89,6 +89,13 @@ async fn the_rest(stage: &Stage) {
     assert!(payees::account_request(tx, creator(9)).await.expect("an answer").is_some_and(|it| !it.look_up));
     payees::account_refused(tx, creator(9), 1, None, "no").await.expect("noted");
     assert!(!payees::account_created(tx, creator(9)).await.expect("an answer"), "it was refused");
+    for filter in [payees::Filter::Unconfirmed, payees::Filter::Shared] {
+        payees::list_destinations(tx, filter, None, 10).await.expect("destinations");
+    }
+    payees::addresses(tx, vec![creator(1)]).await.expect("addresses");
+    let destinations = payees::destinations(tx, vec![creator(1)]).await.expect("destinations");
+    payees::confirm(tx, creator(1), &destinations[&creator(1)], "an operator", now).await.expect("confirmed");
+    payees::retry_confirmed_payouts_of(tx, creator(1), now).await.expect("retried");
     stripe_events::list(tx, &stripe_events::Filter::default(), None, 10).await.expect("events");
     payday::stripe_events::store::reverse(tx, 1, 1).await.expect("reversed");
     jobs::has_newer_item(tx, ItemId(1)).await.expect("an answer");

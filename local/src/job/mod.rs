@@ -27,7 +27,7 @@ use crate::stack::{Stack, StackError, StackOptions};
 use crate::stripe_double::{StripeDouble, WebhookTarget};
 
 /// Settings that a function may take from the environment of whoever runs the job.
-const SETTINGS: [&str; 23] = [
+const SETTINGS: [&str; 24] = [
     "TOKEN_TO_USD_RATE",
     "PLATFORM_FEE_PERCENT",
     "PLATFORM_DEFAULT_CURRENCY",
@@ -39,6 +39,7 @@ const SETTINGS: [&str; 23] = [
     "PAYOUT_HOUR",
     "PAYOUT_BETA_ONLY",
     "DESTINATION_COOLOFF_HOURS",
+    "TWO_PERSON_ABOVE_CENTS",
     "CHUNK_SIZE",
     "SENDS_PER_WORKER",
     "STRIPE_RATE_TRANSFERS",
@@ -225,7 +226,7 @@ pub async fn run(job: Job, mut tell: impl FnMut(News<'_>)) -> Result<Done, Failu
         let mut tx = db.begin().await?;
         let payees: Vec<payees::NewPayee> = people.into_iter().map(|(_, payee)| payee).collect();
         payees::store::import(&mut tx, &payees).await?;
-        payees::store::describe(&mut tx, &described, described_at).await?;
+        payees::describe_all(&mut tx, &described, described_at).await?;
         let imported = earnings::store::record(&mut tx, &policy, &earned).await.map_err(contradictions)?;
         tx.commit(Boundary::Outside).await?;
         drop((earned, payees, described));

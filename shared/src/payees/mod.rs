@@ -57,18 +57,33 @@ pub async fn was_read(tx: &mut Tx, payee: Uuid, id: &str, account: Option<Accoun
     Ok(())
 }
 
-/// Records what Stripe says of a payee's account at an instant. Refused payouts go out again by themselves once the bank account
-/// is another one.
+/// Records what Stripe says of a payee's account at an instant.
 pub async fn describe(tx: &mut Tx, payee: Uuid, account: Account, at: DateTime<Utc>) -> Result<()> {
-    let before = store::destination(tx, payee).await?;
-    let destination = account.destination().map(str::to_owned);
-    store::describe(tx, &[(payee, account)], at).await?;
-    if destination.is_some() && destination != before {
-        store::retry_payouts_of(tx, payee, clock::now()).await?;
+    describe_all(tx, &[(payee, account)], at).await
+}
+
+/// Records what Stripe says of payees' accounts at an instant. A destination that changed is told to the address that was there
+/// before, and refused payouts go out again by themselves to it; one that two payees share is told to the admins once.
+pub async fn describe_all(tx: &mut Tx, accounts: &[(Uuid, Account)], at: DateTime<Utc>) -> Result<()> {
+    let before = store::destinations(tx, accounts.iter().map(|(payee, _)| *payee).collect()).await?;
+    let changed = store::describe(tx, accounts, at).await?;
+    let is_new = |(payee, account): &&(Uuid, Account)| {
+        account.destination().is_some_and(|destination| before.get(payee).map(String::as_str) != Some(destination))
+    };
+    let new: Vec<Uuid> = accounts.iter().filter(is_new).map(|(payee, _)| *payee).collect();
+    if changed.is_empty() && new.is_empty() {
+        return Ok(());
     }
-    if before.is_some() && destination.is_some() && destination != before {
-        let key = format!("destination_changed:{payee}:{}", at.timestamp());
-        outbox::put(tx, &key, "destination_changed", json!({ "creatorId": payee, "changedAt": at })).await?;
+    store::retry_payouts_of(tx, &new, clock::now()).await?;
+    for told in store::addresses(tx, changed).await? {
+        let key = format!("destination_changed:{}:{}", told.payee, told.changed_at.timestamp());
+        let payload = json!({ "creatorId": told.payee, "changedAt": told.changed_at, "to": told.emails });
+        outbox::put(tx, &key, "destination_changed", payload).await?;
+    }
+    for shared in store::shared_destinations(tx, &new).await? {
+        let key = format!("destination_shared:{}:{}", shared.destination, shared.payee);
+        let payload = json!({ "creatorId": shared.payee, "others": shared.others, "destination": shared.destination });
+        outbox::put(tx, &key, "destination_shared", payload).await?;
     }
     Ok(())
 }

@@ -1,4 +1,6 @@
-//! How a creator connects to Stripe, and what Stripe still wants of them.
+//! How a creator connects to Stripe, and what Stripe still wants of them; `destinations` is what operators do about bank accounts.
+
+mod destinations;
 
 use axum::extract::State;
 use chrono::{DateTime, Duration, Utc};
@@ -16,7 +18,12 @@ use crate::error::{Error, FieldError, Kind, Result};
 use crate::http::{AppState, Caller, Connect, Json, LenientJson, MIB, Problem, RequestId};
 
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(start)).routes(routes!(link)).routes(routes!(status))
+    OpenApiRouter::new()
+        .routes(routes!(start))
+        .routes(routes!(link))
+        .routes(routes!(status))
+        .routes(routes!(destinations::destinations))
+        .routes(routes!(destinations::confirm))
 }
 
 /// Who is to be connected. The token says whose account it is.

@@ -1,8 +1,13 @@
 //! The SQL of payees.
 
+mod destinations;
 mod onboarding;
 
 use chrono::{DateTime, SubsecRound, Utc};
+pub use destinations::{
+    Confirmed, Destination, Filter, Shared, Told, addresses, confirm, destination_changed_at, destinations, list_destinations,
+    retry_confirmed_payouts_of, retry_payouts_of, shared_destinations,
+};
 pub use onboarding::{
     Connection, account_created, account_refused, account_request, connected, connection, instance, lock_payee, look_up_account,
     make_payee, save_account_request, sends_again,
@@ -22,7 +27,9 @@ pub async fn import(tx: &mut Tx, payees: &[NewPayee]) -> Result<()> {
     for rows in payees.chunks(ROWS_AT_ONCE) {
         let people = query(
             "insert into payees (id, email) select * from unnest($1::uuid[], $2::text[])
-             on conflict (id) do update set email = coalesce(excluded.email, payees.email)",
+             on conflict (id) do update set email = coalesce(excluded.email, payees.email),
+                former_email = case when excluded.email <> payees.email then payees.email else payees.former_email end,
+                email_changed_at = case when excluded.email <> payees.email then now() else payees.email_changed_at end",
         );
         let ids: Vec<Uuid> = rows.iter().map(|it| it.id).collect();
         tx.run(people.bind(ids.clone()).bind(rows.iter().map(|it| it.email.clone()).collect::<Vec<_>>())).await?;
@@ -43,13 +50,14 @@ pub async fn import(tx: &mut Tx, payees: &[NewPayee]) -> Result<()> {
 }
 
 /// Records what Stripe says of payees' accounts at an instant. Another account than before, or another bank account, is a
-/// change of destination and starts the cool-off; the first is none.
-pub async fn describe(tx: &mut Tx, accounts: &[(Uuid, Account)], at: DateTime<Utc>) -> Result<()> {
+/// change of destination and starts the cool-off; the first is none. Returns the payees whose destination is changed now.
+pub async fn describe(tx: &mut Tx, accounts: &[(Uuid, Account)], at: DateTime<Utc>) -> Result<Vec<Uuid>> {
     // Stripe's events carry whole seconds: one of the second in which an account was read cannot be told from an older one,
     // and must not be taken for one.
     let at = at.trunc_subsecs(0);
+    let mut changed: Vec<(Uuid, bool)> = Vec::new();
     for rows in accounts.chunks(ROWS_AT_ONCE) {
-        let statement = query(
+        let statement = query_as::<(Uuid, bool)>(
             "insert into stripe_accounts as a (payee_id, account, country, transfers_active, payouts_enabled, charges_enabled, past_due, disabled_reason,
                                                payout_interval, destination, requirements, state_at)
              select *, $12 from unnest($1::uuid[], $2::text[], $3::text[], $4::bool[], $5::bool[], $6::bool[], $7::bool[], $8::text[], $9::text[], $10::text[], $11::jsonb[])
@@ -61,7 +69,8 @@ pub async fn describe(tx: &mut Tx, accounts: &[(Uuid, Account)], at: DateTime<Ut
                     when a.account <> excluded.account or a.destination <> excluded.destination then excluded.state_at
                     else a.destination_changed_at end,
                 deauthorized_at = case when a.account <> excluded.account then null else a.deauthorized_at end,
-                state_at = excluded.state_at, updated_at = now()",
+                state_at = excluded.state_at, updated_at = now()
+             returning payee_id, coalesce(destination_changed_at = state_at, false)",
         )
         .bind(rows.iter().map(|(id, _)| *id).collect::<Vec<_>>())
         .bind(rows.iter().map(|(_, it)| it.id.clone()).collect::<Vec<_>>())
@@ -75,9 +84,9 @@ pub async fn describe(tx: &mut Tx, accounts: &[(Uuid, Account)], at: DateTime<Ut
         .bind(rows.iter().map(|(_, it)| it.destination().map(str::to_owned)).collect::<Vec<_>>())
         .bind(rows.iter().map(|(_, it)| sqlx::types::Json(it.requirements())).collect::<Vec<_>>())
         .bind(at);
-        tx.run(statement).await?;
+        changed.extend(tx.all(statement).await?);
     }
-    Ok(())
+    Ok(changed.into_iter().filter(|(_, changed)| *changed).map(|(payee, _)| payee).collect())
 }
 
 /// The payee of a connected account, and when its description is from, under the row's lock.
@@ -107,28 +116,6 @@ pub async fn deauthorize(tx: &mut Tx, account: &str, at: DateTime<Utc>) -> Resul
 /// Accounts to be read again.
 pub async fn stale(tx: &mut Tx, limit: i64) -> Result<Vec<(Uuid, String)>> {
     tx.all(query_as("select payee_id, account from stripe_accounts where stale order by payee_id limit $1").bind(limit)).await
-}
-
-/// Makes payout legs that were refused due again: the bank account changed, so the same money may go out by a new payout.
-pub async fn retry_payouts_of(tx: &mut Tx, payee: Uuid, now: DateTime<Utc>) -> Result<u64> {
-    let statement = query(
-        "update payout_items set due_at = $2 where creator_id = $1 and status in ('payout_blocked', 'returned') and due_at is null",
-    );
-    Ok(tx.run(statement.bind(payee).bind(now)).await?.rows_affected())
-}
-
-/// The payee's bank account as last described.
-pub async fn destination(tx: &mut Tx, payee: Uuid) -> Result<Option<String>> {
-    let row: Option<(Option<String>,)> =
-        tx.optional(query_as("select destination from stripe_accounts where payee_id = $1").bind(payee)).await?;
-    Ok(row.and_then(|(destination,)| destination))
-}
-
-/// When the payee's bank account became another one; `None`: it is the first.
-pub async fn destination_changed_at(tx: &mut Tx, payee: Uuid) -> Result<Option<DateTime<Utc>>> {
-    let statement = query_as("select destination_changed_at from stripe_accounts where payee_id = $1").bind(payee);
-    let row: Option<(Option<DateTime<Utc>>,)> = tx.optional(statement).await?;
-    Ok(row.and_then(|(at,)| at))
 }
 
 /// The account was read; there is nothing more to know of it now.

@@ -83,7 +83,7 @@ exclusions! {
         "An earlier payment is still on its way.", "Nothing: an earlier payment must be settled first.";
     DestinationCooloff = "destination_cooloff", "DESTINATION_COOLOFF", Nobody:
         "The bank account was changed a short while ago.",
-        "Nothing: the bank account changed; it is paid once the cool-off is over.";
+        "Nothing: the bank account changed; it is paid once the cool-off is over, a large amount once an operator has confirmed it.";
     Held = "held", "HELD", Nobody:
         "All of the balance is held against chargebacks.", "Nothing: the earnings are paid once their hold is over.";
     Debt = "debt", "DEBT", Nobody:

@@ -49,7 +49,7 @@ pub async fn payout_is(tx: &mut Tx, mark: Option<&str>, mut news: PayoutNews) ->
         return Ok(Effect::Ignored("not a payout of ours"));
     };
     if matches!(news.status.as_str(), "failed" | "canceled") {
-        news.destination_changed_at = destination_changed_at(tx, it.item.payee).await?;
+        news.destination_changed_at = destination_changed_at(tx, it.item.id.0).await?;
     }
     act(tx, news::payout(it, attempt, &news)?).await
 }

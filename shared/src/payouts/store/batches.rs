@@ -172,10 +172,12 @@ pub async fn create_batches(tx: &mut Tx, run: &Run, policy: &Policy, chunk_size:
     tx.run(reserve.bind(run.id)).await?;
 
     let excluded = query(
-        "insert into payout_exclusions (run_id, creator_id, currency, reason, balance_micros, payable_minor)
-         select $1, creator_id, currency, reason, balance_micros, payable_minor from candidates where reason is not null",
+        "insert into payout_exclusions (run_id, creator_id, currency, reason, code, balance_micros, payable_minor)
+         select $1, creator_id, currency, reason, case when reason = 'destination_cooloff' then destination_code(creator_id, $2, $3) end,
+                balance_micros, payable_minor
+         from candidates where reason is not null",
     );
-    let excluded = tx.run(excluded.bind(run.id)).await?.rows_affected();
+    let excluded = tx.run(excluded.bind(run.id).bind(policy_json.clone()).bind(now)).await?.rows_affected();
     // Withdrawals that wait for this cycle go out right after it, also of those whom no schedule pays.
     let done = query(
         "with due as (

@@ -365,14 +365,14 @@ pub async fn exclude(tx: &mut Tx, batch: BatchId, canceled: &[(ItemId, String)])
         return Ok(());
     }
     let statement = query(
-        "insert into payout_exclusions (run_id, creator_id, currency, reason, balance_micros, payable_minor)
-         select b.run_id, i.creator_id, i.currency, u.reason,
+        "insert into payout_exclusions (run_id, creator_id, currency, reason, code, balance_micros, payable_minor)
+         select b.run_id, i.creator_id, i.currency, u.reason, case when u.reason = 'destination_cooloff' then destination_code(i.creator_id, p.policy, now()) end,
                 m.held_platform + m.held_connected + m.available_platform + m.available_connected + i.amount_minor * c.micros_per_minor, i.amount_minor
          from unnest($2::bigint[], $3::text[]) as u (id, reason)
          join payout_items i on i.id = u.id join payout_batches b on b.id = i.batch_id join currencies c on c.code = i.currency
-         join payee_balances m on m.payee_id = i.creator_id and m.currency = i.currency
+         join payee_balances m on m.payee_id = i.creator_id and m.currency = i.currency cross join payout_policies p
          where b.id = $1
-         on conflict (run_id, creator_id, currency) do update set reason = excluded.reason, balance_micros = excluded.balance_micros, payable_minor = excluded.payable_minor",
+         on conflict (run_id, creator_id, currency) do update set reason = excluded.reason, code = excluded.code, balance_micros = excluded.balance_micros, payable_minor = excluded.payable_minor",
     )
     .bind(batch)
     .bind(canceled.iter().map(|(id, _)| id.0).collect::<Vec<_>>())

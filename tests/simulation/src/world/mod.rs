@@ -96,6 +96,7 @@ impl World {
             reserve: Ppm(0),
             beta_only: false,
             destination_cooloff_hours: 72,
+            two_person_above_cents: 0,
             calendar: Calendar { zone: history.zone, hour: history.hour },
         };
         let mut world = Self {
