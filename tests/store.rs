@@ -17,6 +17,8 @@ mod store {
     mod pooler;
     mod reconciliation;
     mod recovery;
+    mod resume;
+    mod sync;
     mod schema;
     mod statements;
     mod taking_back;

@@ -25,6 +25,8 @@ fn policy(beta_only: bool) -> Policy {
         reserve: Ppm(0),
         beta_only,
         destination_cooloff_hours: 72,
+        two_person_above_cents: 0,
+        auto_resume: true,
         calendar: Calendar { zone: "UTC".parse().expect("a zone"), hour: 6 },
     }
 }

@@ -103,6 +103,9 @@ pub struct Policy {
     /// versions have kept.
     #[serde(default)]
     pub two_person_above_cents: i64,
+    /// Whether an account that is mended is paid what it missed before the next cycle. Not in what earlier versions have kept.
+    #[serde(default)]
+    pub auto_resume: bool,
     pub calendar: Calendar,
 }
 
@@ -130,6 +133,7 @@ impl Policy {
             beta_only: flag("PAYOUT_BETA_ONLY", "false")?,
             destination_cooloff_hours: whole("DESTINATION_COOLOFF_HOURS", "72", 0..=87_600)?,
             two_person_above_cents: two_person_above_cents()?,
+            auto_resume: flag("AUTO_RESUME", "true")?,
             calendar: calendar()?,
         })
     }

@@ -41,6 +41,8 @@ pub enum Job {
     Verify,
     /// Compares Stripe with the books, a part of it each hour until the day's comparison is done.
     Reconcile,
+    /// Reads all connected accounts from Stripe.
+    Sync,
     /// Says that we are alive; its absence alarms.
     Heartbeat,
 }
@@ -92,6 +94,7 @@ impl Jobs {
             Job::Retry => self.sweeper.retry(self.stuck_run_minutes).await,
             Job::Verify => checks::verify(&self.db).await,
             Job::Reconcile => self.reconciler().run().await,
+            Job::Sync => payees::sync::sync(&self.db, &self.stripe).await.map(|_| ()),
             Job::Heartbeat => self.heartbeat(fired.scheduled_time.unwrap_or_else(clock::now)).await,
         }
     }

@@ -410,7 +410,7 @@ impl Machine {
             "select min(ceil(extract(epoch from at - now()) * 1000))::bigint from (
                 select i.due_at from payout_items i join payout_batches b on b.id = i.batch_id where b.halt_reason is distinct from 'frozen_operation'
                 union all select due_at from stripe_events
-                union all select now() from stripe_accounts where stale
+                union all select now() from stripe_accounts where stale or cured_at is not null
                 union all select now() from outbox where sent_at is null
                 union all select now() from payout_runs r where status = 'running'
                           and not exists (select from payout_batches b where b.run_id = r.id and b.halt_reason = 'frozen_operation')

@@ -24,7 +24,7 @@ pub enum Story {
     Contradiction,
     /// Creators withdraw at once, with the next cycle, and change their minds.
     Withdrawals,
-    /// A creator connects to Stripe, and the answer gets lost.
+    /// A creator connects to Stripe after a cycle, the answer gets lost, and they are paid what they missed.
     Newcomer,
     /// No webhook comes for days, and reconciliation makes it good.
     Outage,
@@ -126,7 +126,9 @@ impl Story {
             Self::Newcomer => &[
                 "new account of 1 earned paid_out=10000000",
                 "new account of 1 paid 1000: transfer 1000 payout 1000",
+                "run resume completed",
                 "run semimonthly 2026-11-15 completed",
+                "told run_completed",
                 "told run_completed",
             ],
             Self::Outage => &[
@@ -173,6 +175,7 @@ impl Story {
             | Boundary::ListEvents
             | Boundary::ListTransfers
             | Boundary::ListPayouts => Self::Outage,
+            Boundary::ListAccounts | Boundary::SyncAccounts | Boundary::ResumePayee | Boundary::QueueResume => Self::Newcomer,
             _ => Self::Cycle,
         };
         self == about || self == Self::Contradiction && boundary == Boundary::SaveRepliesAndDispatch
@@ -293,6 +296,8 @@ async fn withdrawals(machine: &mut Machine) {
 
 async fn newcomer(machine: &mut Machine) {
     machine.comes(Delivery::Earnings(vec![earning("p1", 1, 1_000)]));
+    machine.comes(Delivery::Fired(Schedule::Semimonthly, cutoff()));
+    machine.rest().await;
     machine.double.fault(FaultRule::post("/v1/accounts", When::Nth(1), Fault::ExecuteThenReset));
     machine.comes(Delivery::Connect(1));
     machine.rest().await;
@@ -301,10 +306,9 @@ async fn newcomer(machine: &mut Machine) {
     machine.double.finish_onboarding(&accounts[0].id);
     machine.hear(false);
     machine.rest().await;
-    machine.comes(Delivery::Fired(Schedule::Semimonthly, cutoff()));
-    machine.rest().await;
     machine.double.settle_payouts();
     machine.hear(false);
+    machine.comes(Delivery::Job(Job::Sync, None));
     machine.rest().await;
 }
 
@@ -349,7 +353,7 @@ pub async fn end_of(machine: &Machine) -> Vec<String> {
                 select a.name || ' ' || status || ' ' || amount_minor || ': transfer ' || transfer_minor || ' payout ' || payout_minor
                 from payout_items i join names a on a.payee_id = i.creator_id
                 union all
-                select 'run ' || case when kind = 'scheduled' then schedule || ' ' || cycle_on else kind end || ' ' || status from payout_runs
+                select 'run ' || case kind when 'scheduled' then schedule || ' ' || cycle_on else kind end || ' ' || status from payout_runs
                 union all
                 select a.account || ' asked for ' || w.token_amount || ': ' || w.status from withdrawal_requests w join stripe_accounts a on a.payee_id = w.creator_id
                 union all

@@ -286,7 +286,7 @@ impl System {
                      union all select 'withdrawal', null, w.id::text, due_at from withdrawal_requests w where status = 'pending' and due_at is not null
                         and not exists (select from payout_items i where i.creator_id = w.creator_id and i.currency = w.currency and is_unsettled(i.status))
                      union all select 'event', null, id, due_at from stripe_events where due_at <= now()
-                     union all select 'account', null, account, null from stripe_accounts where stale
+                     union all select 'account', null, account, null from stripe_accounts where stale or cured_at is not null
                      union all select 'message', id, kind, queued_at from outbox where sent_at is null",
                 )
                 .await;

@@ -61,6 +61,7 @@ pub fn policy() -> Policy {
         beta_only: false,
         destination_cooloff_hours: 72,
         two_person_above_cents: 0,
+        auto_resume: true,
         calendar: Calendar { zone: "UTC".parse().expect("a zone"), hour: 6 },
     }
 }

@@ -92,6 +92,16 @@ async fn the_rest(stage: &Stage) {
     for filter in [payees::Filter::Unconfirmed, payees::Filter::Shared] {
         payees::list_destinations(tx, filter, None, 10).await.expect("destinations");
     }
+    payees::mark_cured(tx, vec![creator(1)]).await.expect("marked");
+    for (payee, cured_at) in store::resume::cured(tx, 10).await.expect("payees") {
+        store::resume::looked_at(tx, payee, cured_at).await.expect("looked at");
+    }
+    store::resume::looked_at(tx, creator(1), now).await.expect("looked at");
+    store::resume::failed_items_of(tx, creator(1), 5).await.expect("items");
+    store::resume::retry_refused_payouts_of(tx, creator(1), now).await.expect("retried");
+    store::resume::payable_cutoff(tx, creator(1), &stage.policy, now).await.expect("an answer");
+    store::resume::start(tx, creator(1), day(CYCLE), now).await.expect("an answer").expect("a run");
+    payees::sync_goes_on(tx, "acct_1").await.expect("noted");
     payees::addresses(tx, vec![creator(1)]).await.expect("addresses");
     let destinations = payees::destinations(tx, vec![creator(1)]).await.expect("destinations");
     payees::confirm(tx, creator(1), &destinations[&creator(1)], "an operator", now).await.expect("confirmed");
@@ -154,6 +164,7 @@ async fn tour(stage: &Stage) {
     stage.run("update stripe_accounts set stale = true").await;
     stage.run("update stripe_accounts set account = 'acct_gone' where account = 'acct_6'").await;
     payday::payees::read_stale(&stage.db, &stage.payer.stripe).await.expect("read");
+    payday::payees::sync::sync(&stage.db, &stage.payer.stripe).await.expect("read");
     stage.run("update payout_batches set status = 'halted', halt_reason = 'stripe_key_rejected', completed_at = null").await;
     sweeping.sweep().await;
     stage

@@ -27,7 +27,7 @@ use crate::stack::{Stack, StackError, StackOptions};
 use crate::stripe_double::{StripeDouble, WebhookTarget};
 
 /// Settings that a function may take from the environment of whoever runs the job.
-const SETTINGS: [&str; 24] = [
+const SETTINGS: [&str; 25] = [
     "TOKEN_TO_USD_RATE",
     "PLATFORM_FEE_PERCENT",
     "PLATFORM_DEFAULT_CURRENCY",
@@ -40,6 +40,7 @@ const SETTINGS: [&str; 24] = [
     "PAYOUT_BETA_ONLY",
     "DESTINATION_COOLOFF_HOURS",
     "TWO_PERSON_ABOVE_CENTS",
+    "AUTO_RESUME",
     "CHUNK_SIZE",
     "SENDS_PER_WORKER",
     "STRIPE_RATE_TRANSFERS",

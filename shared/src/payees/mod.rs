@@ -6,6 +6,7 @@ pub mod onboarding;
 pub mod requirements;
 pub mod routes;
 pub mod store;
+pub mod sync;
 
 use chrono::{DateTime, SubsecRound, Utc};
 use serde_json::json;
@@ -63,10 +64,17 @@ pub async fn describe(tx: &mut Tx, payee: Uuid, account: Account, at: DateTime<U
 }
 
 /// Records what Stripe says of payees' accounts at an instant. A destination that changed is told to the address that was there
-/// before, and refused payouts go out again by themselves to it; one that two payees share is told to the admins once.
+/// before, and refused payouts go out again by themselves to it; one that two payees share is told to the admins once. Who has
+/// become ready and has missed something for not being so is marked for the sweep.
 pub async fn describe_all(tx: &mut Tx, accounts: &[(Uuid, Account)], at: DateTime<Utc>) -> Result<()> {
-    let before = store::destinations(tx, accounts.iter().map(|(payee, _)| *payee).collect()).await?;
+    let payees: Vec<Uuid> = accounts.iter().map(|(payee, _)| *payee).collect();
+    let before = store::destinations(tx, payees.clone()).await?;
+    let ready_before = store::ready(tx, payees.clone()).await?;
     let changed = store::describe(tx, accounts, at).await?;
+    let mut cured = store::ready(tx, payees).await?;
+    cured.retain(|payee| !ready_before.contains(payee));
+    store::mark_cured(tx, cured.into_iter().collect()).await?;
+
     let is_new = |(payee, account): &&(Uuid, Account)| {
         account.destination().is_some_and(|destination| before.get(payee).map(String::as_str) != Some(destination))
     };

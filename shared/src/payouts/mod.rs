@@ -19,6 +19,7 @@ pub mod pay;
 pub mod plan;
 pub mod reason;
 pub mod report;
+mod resume;
 pub mod settle;
 pub mod statement;
 pub mod store;
@@ -46,12 +47,12 @@ pub async fn complete(tx: &mut Tx, batch: BatchId) -> Result<()> {
     Ok(())
 }
 
-/// The same for a run. Of a withdrawal its creator hears, not the admins.
+/// The same for a run. Of a withdrawal, and of what somebody had missed, its creator hears, not the admins.
 pub async fn complete_run(tx: &mut Tx, run: crate::id::RunId) -> Result<()> {
     if let Some((kind, milliseconds)) = store::batches::complete_run(tx, run).await? {
         tracing::info!(run = run.0, kind, milliseconds, "run completed");
         metric(Metric::RunMilliseconds, milliseconds, &[]);
-        if kind != "withdrawal" {
+        if !matches!(kind.as_str(), "withdrawal" | "resume") {
             outbox::put(tx, &format!("run_completed:{run}"), "run_completed", json!({ "runId": run })).await?;
         }
     }

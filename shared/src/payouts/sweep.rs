@@ -45,7 +45,7 @@ impl Default for Pace {
 /// Chunks brought back by one sweep at most; the next sweep brings more.
 const CHUNKS_AT_ONCE: i64 = 200;
 /// A failed item is taken up again so often.
-const MAX_RETRIES: i32 = 5;
+pub(super) const MAX_RETRIES: i32 = 5;
 
 impl Sweeper {
     pub async fn sweep(&self, pace: Pace) -> Result<()> {
@@ -69,6 +69,7 @@ impl Sweeper {
             self.resume_after_key_change().await?;
             self.continue_when_funded().await?;
         }
+        self.resume().await?;
 
         let mut tx = self.db.begin().await?;
         let runs = jobs::take_runs_without_batches(&mut tx, quiet_since).await?;

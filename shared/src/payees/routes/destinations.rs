@@ -166,7 +166,10 @@ pub(super) async fn confirm(
             let message = "The bank account is another one by now; look at it again.";
             return Err(Error::conflict("DESTINATION_CHANGED", message));
         }
-        Confirmed::Now => store::retry_confirmed_payouts_of(&mut tx, payee_id, now).await?,
+        Confirmed::Now => {
+            store::mark_cured(&mut tx, vec![payee_id]).await?;
+            store::retry_confirmed_payouts_of(&mut tx, payee_id, now).await?
+        }
         Confirmed::Before => 0,
     };
     tx.commit(Boundary::SaveByRequest).await?;

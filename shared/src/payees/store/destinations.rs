@@ -1,6 +1,6 @@
 //! The SQL of bank accounts and cards: which were changed, who was told, what an operator has confirmed, who shares one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use sqlx::FromRow;
@@ -15,6 +15,28 @@ pub async fn destinations(tx: &mut Tx, payees: Vec<Uuid>) -> Result<HashMap<Uuid
         query_as("select payee_id, destination from stripe_accounts where payee_id = any($1) and destination is not null");
     let rows: Vec<(Uuid, String)> = tx.all(statement.bind(payees)).await?;
     Ok(rows.into_iter().collect())
+}
+
+/// Of these payees, those whose account is ready.
+pub async fn ready(tx: &mut Tx, payees: Vec<Uuid>) -> Result<HashSet<Uuid>> {
+    let rows: Vec<(Uuid,)> =
+        tx.all(query_as("select payee_id from payee_facts where payee_id = any($1) and ready").bind(payees)).await?;
+    Ok(rows.into_iter().map(|(payee,)| payee).collect())
+}
+
+/// Marks for the sweep those of these payees who have missed something: something that kept them from being paid is mended.
+pub async fn mark_cured(tx: &mut Tx, payees: Vec<Uuid>) -> Result<()> {
+    if payees.is_empty() {
+        return Ok(());
+    }
+    let statement = query(
+        "update stripe_accounts a set cured_at = now()
+         where a.payee_id = any($1)
+           and (exists (select from payout_items i where i.creator_id = a.payee_id and i.status in ('failed', 'payout_blocked'))
+                or missed_cutoff(a.payee_id) is not null)",
+    );
+    tx.run(statement.bind(payees)).await?;
+    Ok(())
 }
 
 /// Makes payout legs that were refused due again: the bank account is another one, so the same money may go out by a new payout.

@@ -3,6 +3,7 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::FromRow;
+use uuid::Uuid;
 
 use crate::clock::Schedule;
 use crate::config::Policy;
@@ -63,6 +64,17 @@ pub struct Run {
     pub batches_created_at: Option<DateTime<Utc>>,
 }
 
+impl Run {
+    /// Whom a run of kind `resume` is for: its schedule is the payee's id. `None`: everybody.
+    fn only_payee(&self) -> Result<Option<Uuid>> {
+        if self.kind != "resume" {
+            return Ok(None);
+        }
+        let payee = self.schedule.parse();
+        payee.map(Some).map_err(|error| Error::internal("A resumed run does not say for whom it is.").with_source(error))
+    }
+}
+
 /// The run under its lock.
 pub async fn lock_run(tx: &mut Tx, id: RunId) -> Result<Option<Run>> {
     tx.optional(query_as("select id, kind, schedule, cycle_on, cutoff_at, status, batches_created_at from payout_runs where id = $1 for no key update").bind(id)).await
@@ -86,14 +98,16 @@ pub async fn create_batches(tx: &mut Tx, run: &Run, policy: &Policy, chunk_size:
     let policy_json =
         serde_json::to_value(policy).map_err(|error| Error::internal("The policy cannot be written.").with_source(error))?;
     let instance = instance(tx).await?;
+    let only = run.only_payee()?;
+    let schedules = only.is_none().then(|| vec![run.schedule.clone()]);
 
     tx.run(query(ROOM_FOR_MANY)).await?;
     // Money is locked before it is looked at, in the order in which everyone locks it.
-    tx.run(query(
-        "select from payee_balances where held_platform + held_connected + available_platform + available_connected > 0
+    let lock = query(
+        "select from payee_balances where held_platform + held_connected + available_platform + available_connected > 0 and ($1 is null or payee_id = $1)
          order by payee_id, currency for no key update",
-    ))
-    .await?;
+    );
+    tx.run(lock.bind(only)).await?;
     // A utility statement takes no parameters, so the table is made first and filled second.
     tx.run(query(
         "create temp table candidates (
@@ -107,13 +121,11 @@ pub async fn create_batches(tx: &mut Tx, run: &Run, policy: &Policy, chunk_size:
          select creator_id, currency, account, destination, balance_micros, net_platform_micros, net_connected_micros, payable_minor, transfer_minor, connected_minor,
                 case when automatic then 0 else payable_minor end, reason, minor_micros,
                 case when reason is null then row_number() over (partition by currency, reason is null order by creator_id) - 1 end
-         from payout_candidates(array[$1], $2, $3, $4, $5)
+         from payout_candidates($1, $2, $3, $4, $5, $7)
          where $6 or reason is distinct from 'schedule_not_due'",
     );
-    tx.run(
-        fill.bind(run.schedule.clone()).bind(others).bind(run.cutoff_at).bind(policy_json.clone()).bind(now).bind(tells_not_due),
-    )
-    .await?;
+    let fill = fill.bind(schedules).bind(others).bind(run.cutoff_at).bind(policy_json.clone()).bind(now).bind(tells_not_due);
+    tx.run(fill.bind(only)).await?;
     tx.run(query("analyze candidates")).await?;
 
     let net = query(

@@ -9,4 +9,5 @@ pub mod cycle_report;
 pub mod jobs;
 pub mod kpis;
 pub mod reports;
+pub mod resume;
 pub mod statements;

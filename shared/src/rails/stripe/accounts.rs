@@ -308,9 +308,9 @@ impl Stripe {
         Err(Error::unavailable("STRIPE_LIST_TOO_LONG", "Too many accounts were created since to look through them."))
     }
 
-    /// A page of connected accounts after the given id, and whether there are more. For tools: the engine reads one by one.
+    /// A page of connected accounts after the given id, the newest first, and whether there are more.
     pub async fn accounts(&self, after: Option<&str>) -> Result<(Vec<Account>, bool)> {
-        self.accounts_page(Boundary::Outside, ListAccount::new(), after).await
+        self.accounts_page(Boundary::ListAccounts, ListAccount::new(), after).await
     }
 
     async fn accounts_page(&self, boundary: Boundary, list: ListAccount, after: Option<&str>) -> Result<(Vec<Account>, bool)> {

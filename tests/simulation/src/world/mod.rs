@@ -97,6 +97,7 @@ impl World {
             beta_only: false,
             destination_cooloff_hours: 72,
             two_person_above_cents: 0,
+            auto_resume: false,
             calendar: Calendar { zone: history.zone, hour: history.hour },
         };
         let mut world = Self {
