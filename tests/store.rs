@@ -18,9 +18,9 @@ mod store {
     mod reconciliation;
     mod recovery;
     mod resume;
-    mod sync;
     mod schema;
     mod statements;
+    mod sync;
     mod taking_back;
     mod webhooks;
     mod withdrawals;

@@ -41,7 +41,10 @@ async fn onboarding() {
     assert_eq!(system.database.rows(view).await, [format!("{account} true true")]);
     // And is paid what the cycle would have paid, without anybody's doing.
     system.drain().await;
-    assert_eq!(system.database.rows("select kind, status from payout_runs order by id").await, ["scheduled completed", "resume completed"]);
+    assert_eq!(
+        system.database.rows("select kind, status from payout_runs order by id").await,
+        ["scheduled completed", "resume completed"]
+    );
     assert_eq!((system.executed("POST /v1/accounts"), system.executed("POST /v1/transfers")), (1, 1));
     system.ends("paid=1").await;
 }

@@ -86,7 +86,8 @@ async fn who_becomes_ready_is_paid_what_the_cycle_would_have_paid_and_nothing_th
 
 #[tokio::test]
 async fn a_day_has_one_resumed_run_of_a_payee() {
-    let stage = after_a_cycle(1).await;
+    let mut stage = after_a_cycle(1).await;
+    stage.payer.policy.calendar.zone = "Pacific/Kiritimati".parse().expect("a zone");
     opened(&stage, NOVEMBER).await;
     assert_eq!(swept(&stage).await, 1);
     // More of the missed cycle turns up: a dispute was won, say.
@@ -95,9 +96,9 @@ async fn a_day_has_one_resumed_run_of_a_payee() {
     stage.record(vec![earning("found", 1, 2_000)]).await;
     stage.run("update stripe_accounts set cured_at = now()").await;
     assert_eq!(swept(&stage).await, 0, "not twice a day");
-    let a_day_later = "update payout_batches set batch_hash = 'of yesterday: ' || batch_hash where run_id in (select id from payout_runs where kind = 'resume');
-                       update payout_runs set cycle_on = cycle_on - 1 where kind = 'resume'; update stripe_accounts set cured_at = now()";
-    stage.run(a_day_later).await;
+    // Where it is another day at every hour.
+    stage.payer.policy.calendar.zone = "Pacific/Pago_Pago".parse().expect("a zone");
+    stage.run("update stripe_accounts set cured_at = now()").await;
     assert_eq!(swept(&stage).await, 1, "but on the next");
     assert_eq!(stage.statuses().await, "in_transit=1 paid=1");
     stage.audit().await;
@@ -108,10 +109,18 @@ async fn nobody_is_resumed_who_missed_nothing_or_still_cannot_be_paid() {
     for (name, change, expected) in [
         ("the setting is off", "", 0),
         ("paused", "update payout_controls set paused = true", 0),
-        ("a schedule without cycles", "insert into creator_payout_settings (creator_id, schedule) select id, 'manual' from payees on conflict (creator_id) do update set schedule = 'manual'", 0),
+        (
+            "a schedule without cycles",
+            "insert into creator_payout_settings (creator_id, schedule) select id, 'manual' from payees on conflict (creator_id) do update set schedule = 'manual'",
+            0,
+        ),
         ("excluded for something else", "update payout_exclusions set reason = 'below_minimum'", 0),
         ("no cycle yet", "delete from payout_exclusions", 0),
-        ("disabled since", "insert into creator_payout_settings (creator_id, payout_enabled) select id, false from payees on conflict (creator_id) do update set payout_enabled = false", 0),
+        (
+            "disabled since",
+            "insert into creator_payout_settings (creator_id, payout_enabled) select id, false from payees on conflict (creator_id) do update set payout_enabled = false",
+            0,
+        ),
         ("in its cool-off", "update stripe_accounts set destination_changed_at = now()", 0),
         ("had no account", "update payout_exclusions set reason = 'no_account'", 1),
         ("was blocked", "update payout_exclusions set reason = 'blocked'", 1),
@@ -135,7 +144,8 @@ async fn nobody_is_resumed_who_missed_nothing_or_still_cannot_be_paid() {
 async fn refused_payments_are_taken_up_again_when_their_account_is_mended_and_never_by_a_second_transfer() {
     for leg in ["/v1/transfers", "/v1/payouts"] {
         let stage = Stage::new().await;
-        let refusal = Fault::Error { status: 400, code: "payouts_not_allowed".to_owned(), message: "no".to_owned(), stored: true };
+        let refusal =
+            Fault::Error { status: 400, code: "payouts_not_allowed".to_owned(), message: "no".to_owned(), stored: true };
         stage.double.fault(FaultRule::post(leg, When::Nth(1), refusal));
         stage.crowd(1, 1_000).await;
         stage.finish().await;

@@ -28,7 +28,10 @@ async fn whatever_events_were_lost_readiness_is_right_after_a_day() {
     read_stale(&stage.db, &stage.payer.stripe).await.expect("read");
     let not_ready = "select account from payee_facts where not ready order by account";
     assert_eq!(stage.rows(not_ready).await, ["acct_1", "acct_2", "acct_3"]);
-    assert_eq!(stage.row("select requirements->'past_due'->>0 from stripe_accounts where account = 'acct_2'").await, "external_account");
+    assert_eq!(
+        stage.row("select requirements->'past_due'->>0 from stripe_accounts where account = 'acct_2'").await,
+        "external_account"
+    );
     // Again: nothing is different.
     assert_eq!(reads(&stage).await, 239);
     assert_eq!(stage.rows(not_ready).await.len(), 3);
@@ -40,7 +43,9 @@ async fn interrupted_it_goes_on_where_it_was_and_what_is_known_from_later_stays(
     let stage = Stage::new().await;
     stage.accounts(1..=250);
     stage.creators(1..=250).await;
-    stage.run("update stripe_accounts set state_at = now() + interval '1 hour', payouts_enabled = false where account = 'acct_7'").await;
+    stage
+        .run("update stripe_accounts set state_at = now() + interval '1 hour', payouts_enabled = false where account = 'acct_7'")
+        .await;
     let fault = stage.double.fault(FaultRule::get("/v1/accounts", When::Nth(3), Fault::Html { status: 503 }));
     sync::sync(&stage.db, &stage.payer.stripe).await.expect_err("Stripe is away at the third page");
     stage.double.remove_fault(fault);

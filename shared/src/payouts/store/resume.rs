@@ -10,8 +10,9 @@ use crate::id::{ItemId, RunId};
 
 /// Payees for whom something was mended, and when, the longest ago first.
 pub async fn cured(tx: &mut Tx, limit: i64) -> Result<Vec<(Uuid, DateTime<Utc>)>> {
-    let statement =
-        query_as("select payee_id, cured_at from stripe_accounts where cured_at is not null order by cured_at, payee_id limit $1");
+    let statement = query_as(
+        "select payee_id, cured_at from stripe_accounts where cured_at is not null order by cured_at, payee_id limit $1",
+    );
     tx.all(statement.bind(limit)).await
 }
 
@@ -24,7 +25,8 @@ pub async fn looked_at(tx: &mut Tx, payee: Uuid, cured_at: DateTime<Utc>) -> Res
 
 /// The payee's failed items that may be tried again.
 pub async fn failed_items_of(tx: &mut Tx, payee: Uuid, max_retries: i32) -> Result<Vec<ItemId>> {
-    let statement = query_as("select id from payout_items where creator_id = $1 and status = 'failed' and retries < $2 order by id");
+    let statement =
+        query_as("select id from payout_items where creator_id = $1 and status = 'failed' and retries < $2 order by id");
     let rows: Vec<(ItemId,)> = tx.all(statement.bind(payee).bind(max_retries)).await?;
     Ok(rows.into_iter().map(|(id,)| id).collect())
 }
