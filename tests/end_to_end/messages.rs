@@ -74,5 +74,6 @@ async fn a_key_that_stripe_refuses_is_told_of_at_once() {
         .await;
     assert!(system.post_office.posts()[0].contains("Give Payday a key that Stripe takes"));
     system.double.allow_key(payday_tests::system::STRIPE_KEY);
+    system.sweep().await;
     system.ends("paid=2").await;
 }
