@@ -174,7 +174,10 @@ impl Story {
             | Boundary::SaveReconciled
             | Boundary::ListEvents
             | Boundary::ListTransfers
-            | Boundary::ListPayouts => Self::Outage,
+            | Boundary::ListPayouts
+            | Boundary::ClaimDeliveries
+            | Boundary::SendSlack
+            | Boundary::SendEmail => Self::Outage,
             Boundary::ListAccounts | Boundary::SyncAccounts | Boundary::ResumePayee | Boundary::QueueResume => Self::Newcomer,
             _ => Self::Cycle,
         };

@@ -274,9 +274,10 @@ impl System {
 
     /// Lets everything go on until nothing can: sweeps, and lets time pass in steps of half a minute.
     pub async fn drain(&self) {
+        let mut left = Vec::new();
         for _ in 0..20 {
             self.idle().await;
-            let left = self
+            left = self
                 .database
                 .rows(
                     "select 'item', i.id, i.status, i.due_at from payout_items i join payout_batches b on b.id = i.batch_id
@@ -299,7 +300,7 @@ impl System {
             }
             self.sweep().await;
         }
-        panic!("it does not come to an end: {}", self.statuses().await);
+        panic!("it does not come to an end: {}; {left:?}", self.statuses().await);
     }
 
     /// Waits until the database answers the statement with true.

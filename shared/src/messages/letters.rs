@@ -19,8 +19,8 @@ const MOST_ROWS: usize = 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Audience {
     Operators,
-    /// Without an address there is nobody to write to.
-    Creator(Option<String>),
+    /// At these addresses; without one there is nobody to write to.
+    Creator(Vec<String>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,8 +51,9 @@ pub async fn write(tx: &mut Tx, message: &Message) -> Result<Letter> {
             let facts = store::item(tx, ItemId(number("itemId").unwrap_or(0))).await?;
             facts.map(|facts| of_item(message, &facts))
         }
-        "creator_not_paid" => Some(left_out(message, email_of(tx, it).await?)),
-        "destination_changed" => Some(destination_changed(message, email_of(tx, it).await?)),
+        "creator_not_paid" => Some(left_out(message, emails_of(tx, it).await?)),
+        "withdrawal_failed" => Some(withdrawal_failed(message, emails_of(tx, it).await?)),
+        "destination_changed" => Some(destination_changed(message, emails_of(tx, it).await?)),
         "run_completed" => {
             let run = number("runId").unwrap_or(0);
             let facts = store::run(tx, run).await?;
@@ -63,14 +64,16 @@ pub async fn write(tx: &mut Tx, message: &Message) -> Result<Letter> {
     Ok(letter.unwrap_or_else(|| of_operators(message)))
 }
 
-/// The address that the message names, else the creator's.
-async fn email_of(tx: &mut Tx, payload: &Value) -> Result<Option<String>> {
-    if let Some(to) = payload["to"].as_str() {
-        return Ok(Some(to.to_owned()));
+/// The addresses that the message names, else the creator's.
+async fn emails_of(tx: &mut Tx, payload: &Value) -> Result<Vec<String>> {
+    match &payload["to"] {
+        Value::String(to) => return Ok(vec![to.clone()]),
+        Value::Array(all) => return Ok(all.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
+        _ => {}
     }
     match payload["creatorId"].as_str().and_then(|id| id.parse::<Uuid>().ok()) {
-        Some(creator) => store::email_of(tx, creator).await,
-        None => Ok(None),
+        Some(creator) => Ok(store::email_of(tx, creator).await?.into_iter().collect()),
+        None => Ok(Vec::new()),
     }
 }
 
@@ -81,7 +84,7 @@ fn amount(minor: i64, currency: &str) -> String {
 
 fn of_item(message: &Message, facts: &ItemFacts) -> Letter {
     let amount = amount(facts.amount_minor, &facts.currency);
-    let creator = Audience::Creator(facts.email.clone());
+    let creator = Audience::Creator(facts.email.iter().cloned().collect());
     if message.kind == "creator_paid" {
         let arrives = facts.arrival_on.map_or_else(
             || "Your bank shows it in the next few days.".to_owned(),
@@ -106,7 +109,7 @@ fn of_item(message: &Message, facts: &ItemFacts) -> Letter {
 }
 
 /// To somebody with money who was not among those paid.
-fn left_out(message: &Message, email: Option<String>) -> Letter {
+fn left_out(message: &Message, emails: Vec<String>) -> Letter {
     let it = &message.payload;
     let currency = it["currency"].as_str().unwrap_or_default();
     let known: Option<Currency> = currency.parse().ok();
@@ -124,15 +127,23 @@ fn left_out(message: &Message, email: Option<String>) -> Letter {
     let kept = balance
         .map_or_else(|| "Your balance stays yours.".to_owned(), |balance| format!("Your balance of {balance} stays yours."));
     let paragraphs = vec![format!("You were not paid this time. {why}"), reason::of_reason(reason, None).action.to_owned(), kept];
-    Letter::new(Audience::Creator(email), "You were not paid this time", paragraphs, message.id)
+    Letter::new(Audience::Creator(emails), "You were not paid this time", paragraphs, message.id)
 }
 
-fn destination_changed(message: &Message, email: Option<String>) -> Letter {
+fn withdrawal_failed(message: &Message, emails: Vec<String>) -> Letter {
+    let paragraphs = vec![
+        "The withdrawal that you asked for could not be made. The money is in your balance again.".to_owned(),
+        reason::of_reason(message.payload["reason"].as_str().unwrap_or_default(), None).action.to_owned(),
+    ];
+    Letter::new(Audience::Creator(emails), "Your withdrawal was not made", paragraphs, message.id)
+}
+
+fn destination_changed(message: &Message, emails: Vec<String>) -> Letter {
     let paragraphs = vec![
         "The bank account that your payouts go to was changed.".to_owned(),
         "If this was you, there is nothing to do. If it was not, please tell us at once: until a waiting time is over nothing is paid to the new account.".to_owned(),
     ];
-    Letter::new(Audience::Creator(email), "Your bank account was changed", paragraphs, message.id)
+    Letter::new(Audience::Creator(emails), "Your bank account was changed", paragraphs, message.id)
 }
 
 fn run_completed(facts: &[RunFacts]) -> Vec<String> {
@@ -185,6 +196,26 @@ fn of_operators(message: &Message) -> Letter {
             "It was tried for three days, and what it is about never came.".to_owned(),
             "Look at its payload in stripe_events; reconciliation says whether money is concerned.",
         ),
+        "funding_short" => (
+            format!("The balance will not suffice on {}", text("cycleDate")),
+            format!(
+                "{} minor units of {} are missing for the cycle of {}.",
+                text("shortMinor"),
+                text("currency"),
+                text("cycleDate")
+            ),
+            "Add funds to the platform's Stripe balance. What is short waits, and goes on by itself once there is enough.",
+        ),
+        "facts_changed" => (
+            format!("Payout run {} waits: the facts have changed", text("runId")),
+            format!("Since the preview of the cycle of {} something has changed; nothing was made.", text("cycleDate")),
+            "Look at a new preview and run it with its hash.",
+        ),
+        "destination_shared" => (
+            "One bank account, several payees".to_owned(),
+            format!("Payee {} is paid to the bank account of others.", text("creatorId")),
+            "Look at them: one person with two accounts, or somebody who took over another's.",
+        ),
         "discrepancies_found" => (
             format!("Stripe and the books disagree in {} places", text("count")),
             format!("Reconciliation {} found what it cannot explain.", text("reconciliationId")),
@@ -236,7 +267,7 @@ mod tests {
     #[test]
     fn a_creator_is_told_how_much_and_when_or_why_not_and_what_to_do() {
         let paid = of_item(&message("creator_paid", json!({ "itemId": 1, "status": "in_transit" })), &facts());
-        assert_eq!(paid.audience, Audience::Creator(Some("ada@example.com".to_owned())));
+        assert_eq!(paid.audience, Audience::Creator(vec!["ada@example.com".to_owned()]));
         assert_eq!(paid.subject, "Your payout of 90.50 USD is on its way");
         assert_eq!(paid.paragraphs, ["We have sent 90.50 USD to your bank account.", "It should arrive by 17 November 2026."]);
         assert_eq!(paid.footer, "Payday, message 7");
@@ -262,7 +293,7 @@ mod tests {
     fn whoever_was_left_out_is_told_why_and_what_they_have() {
         for reason in ["no_account", "account_not_ready", "destination_cooloff", "debt", "below_minimum"] {
             let payload = json!({ "runId": 1, "status": reason, "currency": "usd", "balanceMicros": 8_250_000 });
-            let letter = left_out(&message("creator_not_paid", payload), None);
+            let letter = left_out(&message("creator_not_paid", payload), Vec::new());
             assert!(!letter.paragraphs[0].contains("Something stood"), "{reason} has its own words");
             assert!(letter.paragraphs[1] == reason::of_reason(reason, None).action, "{reason}");
             assert_eq!(letter.paragraphs[2], "Your balance of 8.25 USD stays yours.");
@@ -272,7 +303,7 @@ mod tests {
     #[test]
     fn every_alert_says_what_happened_and_what_to_do_and_one_without_words_is_told_all_the_same() {
         let payload = json!({ "batchId": 3, "itemId": 4, "reason": "awaiting_funds", "check": "c", "expected": "e", "disagreeing": 1, "rows": ["one", "two"],
-            "eventId": "evt_1", "cycleDate": "2026-11-15", "schedules": ["semimonthly"], "count": 2, "reconciliationId": 5 });
+            "runId": 6, "shortMinor": 7, "currency": "usd", "creatorId": "c", "eventId": "evt_1", "cycleDate": "2026-11-15", "schedules": ["semimonthly"], "count": 2, "reconciliationId": 5 });
         for kind in [
             "run_missing",
             "batch_halted",
@@ -286,8 +317,8 @@ mod tests {
             assert!(!letter.subject.contains('?') && !letter.subject.contains("Payday says"), "{letter:?}");
             assert_eq!(letter.paragraphs.len(), 3, "{kind}: what happened, what to do, the details");
         }
-        let unknown = of_operators(&message("withdrawal_failed", json!({ "requestId": "r", "amountMinor": 5 })));
-        assert_eq!(unknown.subject, "Payday says: withdrawal failed");
+        let unknown = of_operators(&message("something_new", json!({ "requestId": "r", "amountMinor": 5 })));
+        assert_eq!(unknown.subject, "Payday says: something new");
         assert_eq!(unknown.paragraphs, ["Details are below.", "amountMinor: 5\nrequestId: r"]);
         assert_eq!(of_operators(&message("x", json!(null))).paragraphs, ["Details are below."]);
     }

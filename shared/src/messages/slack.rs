@@ -124,7 +124,7 @@ mod tests {
         ] {
             let refusal = Slack::new(url, false).err().unwrap_or_else(|| panic!("{url} is taken"));
             assert!(refusal.message.starts_with("SLACK_PAYOUT_WEBHOOK_URL: "), "{url}: {refusal}");
-            assert!(url.len() < 10 || !refusal.message.contains(url), "{url}: the secret is not shown: {refusal}");
+            assert!(url.matches('/').count() < 3 || !refusal.message.contains(url), "{url}: the secret is not shown: {refusal}");
         }
         assert!(Slack::new("https://hooks.slack.com/services/T/B/x", false).is_ok());
         assert!(Slack::new("http://127.0.0.1:9/x", true).is_ok());
