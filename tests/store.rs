@@ -3,6 +3,7 @@
 
 mod store {
     mod answers;
+    mod audit;
     mod batches;
     mod checks;
     mod crowded;

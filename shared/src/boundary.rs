@@ -42,6 +42,8 @@ boundaries! {
     JobStarts => "a job starts",
 
     // Commits
+    /// What somebody asked for by HTTP, in one transaction: no part of what the engine recovers by itself.
+    SaveByRequest => "save by request",
     RecordEarnings => "record earnings",
     MatureEarnings => "mature earnings",
     StartRuns => "start runs",
@@ -78,8 +80,6 @@ boundaries! {
     CancelWithdrawal => "cancel a withdrawal",
     BatchWithdrawal => "batch a withdrawal",
     TakeDueWithdrawals => "take due withdrawals",
-    /// What somebody saves through the API in one transaction, of which nothing else has to follow.
-    SaveByRequest => "save by request",
 
     // Messages sent, and a queue asked
     QueueRuns => "queue runs",

@@ -9,6 +9,8 @@ pub mod id;
 /// Amounts: micros, minor units, currencies and Stripe's rules for them.
 pub mod money;
 
+/// Who did what to what: append-only and chained by hashes.
+pub mod audit;
 /// What creators earn: recorded once, held, matured, taken back.
 pub mod earnings;
 /// Double entry.

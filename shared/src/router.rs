@@ -16,7 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::http::{AppState, Cors, Problem, finish};
-use crate::{earnings, messages, payees, payouts, reconciliation, stripe_events, withdrawals};
+use crate::{audit, earnings, messages, payees, payouts, reconciliation, stripe_events, withdrawals};
 
 /// The whole API, ready to serve.
 pub fn router(state: AppState, cors: Cors) -> Router {
@@ -35,6 +35,7 @@ fn documented() -> OpenApiRouter<AppState> {
         .merge(stripe_events::routes::routes())
         .merge(reconciliation::routes::routes())
         .merge(messages::routes::routes())
+        .merge(audit::routes::routes())
 }
 
 /// The OpenAPI document, pretty and always in the same order; `openapi.json` at the repository's root is this text.

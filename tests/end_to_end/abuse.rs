@@ -20,9 +20,10 @@ enum For {
     Anybody,
     Creators,
     Cron,
+    /// Operators, and the cron secret.
     Operators,
-    /// Operators with a token: the cron secret is not enough.
-    OperatorsThemselves,
+    /// A person who is an operator: the cron secret is none.
+    OperatorsOnly,
     /// Whoever signs the body.
     Stripe,
 }
@@ -42,7 +43,7 @@ const fn row(route: (&'static str, &'static str), path: &'static str, body: &'st
 
 const CANCEL: &str = "/api/tokens/withdrawal-requests/7f9c2ba4-e88f-4c27-8d4d-1b7b7a1a0001/cancel";
 
-const ROWS: [Row; 29] = [
+const ROWS: [Row; 31] = [
     row(("GET", "/health"), "/health", "", For::Anybody, 200),
     row(("GET", "/openapi.json"), "/openapi.json", "", For::Anybody, 200),
     row(("GET", "/api/tokens/earnings"), "/api/tokens/earnings", "", For::Creators, 200),
@@ -62,27 +63,29 @@ const ROWS: [Row; 29] = [
     row(("POST", "/api/connect/account"), "/api/connect/account", r#"{"country":"Germany"}"#, For::Creators, 422),
     row(("POST", "/api/connect/link"), "/api/connect/link", r#"{"returnPath":"https://elsewhere.example"}"#, For::Creators, 422),
     row(("GET", "/api/connect/status"), "/api/connect/status", "", For::Creators, 200),
-    row(("GET", "/internal/payees/destinations"), "/internal/payees/destinations", "", For::OperatorsThemselves, 200),
+    row(("GET", "/internal/payees/destinations"), "/internal/payees/destinations", "", For::OperatorsOnly, 200),
     row(
         ("POST", "/internal/payees/{id}/destination/confirm"),
         "/internal/payees/00000000-0000-4000-8000-000000007777/destination/confirm",
         r#"{"destination":"a bank"}"#,
-        For::OperatorsThemselves,
+        For::OperatorsOnly,
         404,
     ),
-    row(("GET", "/internal/stripe-events"), "/internal/stripe-events", "", For::OperatorsThemselves, 200),
-    row(("GET", "/internal/stripe-events/{id}"), "/internal/stripe-events/evt_7777", "", For::OperatorsThemselves, 404),
+    row(("GET", "/internal/stripe-events"), "/internal/stripe-events", "", For::OperatorsOnly, 200),
+    row(("GET", "/internal/stripe-events/{id}"), "/internal/stripe-events/evt_7777", "", For::OperatorsOnly, 404),
     row(
         ("POST", "/internal/stripe-events/{id}/replay"),
         "/internal/stripe-events/evt_7777/replay",
         "",
-        For::OperatorsThemselves,
+        For::OperatorsOnly,
         404,
     ),
     row(("GET", "/internal/payouts/kpis"), "/internal/payouts/kpis", "", For::Operators, 200),
     row(("GET", "/internal/notifications"), "/internal/notifications", "", For::Operators, 200),
     row(("GET", "/internal/discrepancies"), "/internal/discrepancies", "", For::Operators, 200),
     row(("PATCH", "/internal/discrepancies/{id}"), "/internal/discrepancies/7777", r#"{"state":"open"}"#, For::Operators, 404),
+    row(("GET", "/internal/audit"), "/internal/audit", "", For::OperatorsOnly, 200),
+    row(("GET", "/internal/audit/verify"), "/internal/audit/verify", "", For::OperatorsOnly, 200),
     row(("POST", "/webhooks/stripe"), "/webhooks/stripe", "{}", For::Stripe, 400),
 ];
 
@@ -180,9 +183,9 @@ async fn every_route_turns_away_everybody_whom_it_is_not_for() {
                 For::Creators if user => row.fine,
                 For::Cron if may_fire => row.fine,
                 For::Operators if may_operate => row.fine,
-                For::OperatorsThemselves if may_operate && user => row.fine,
-                For::Operators | For::OperatorsThemselves if user => 403,
-                For::Creators | For::Cron | For::Operators | For::OperatorsThemselves => 401,
+                For::OperatorsOnly if may_operate && user => row.fine,
+                For::Operators | For::OperatorsOnly if user => 403,
+                For::Creators | For::Cron | For::Operators | For::OperatorsOnly => 401,
             };
             let (method, route) = row.route;
             let answer = call(&system, (method, row.path), &[credentials], row.body).await;
@@ -246,8 +249,9 @@ async fn a_method_or_an_address_that_is_none_is_answered_like_any_other_error() 
             assert_eq!(answer.status, expected, "{method} {}: {answer:?}", row.path);
             assert_eq!(answer.head.contains("\r\nallow:"), expected == 405, "{method} {}: {answer:?}", row.path);
         }
-        let (upper, more, less) = (row.path.to_uppercase(), format!("{}/x", row.path), &row.path[..row.path.len() - 1]);
-        for path in [upper, more, less.replace("/777", "/x"), format!("{}%00", row.path), format!("/{}", row.path)] {
+        let whole = row.path.split('?').next().unwrap_or_default();
+        let (upper, more, less) = (whole.to_uppercase(), format!("{whole}/x"), &whole[..whole.len() - 1]);
+        for path in [upper, more, less.replace("/777", "/x"), format!("{whole}%00"), format!("/{whole}")] {
             let answer = call(&system, (row.route.0, &path), &credentials, "").await;
             // A word after a list is one of its rows, which may take other methods.
             let there: Vec<&str> =

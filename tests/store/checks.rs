@@ -238,6 +238,15 @@ const OF_BATCHES: &[Plant] = &[
         ],
         &["one_batch_per_hash: hash"],
     ),
+    (
+        &[
+            "insert into audit_log (actor, action, subject, request_id) values ('somebody', 'test', 'nothing', 'r')",
+            "set local session_replication_role = replica",
+            "update audit_log set actor = 'nobody'",
+            "set local session_replication_role = origin",
+        ],
+        &["audit_log_is_whole: row 1: its content is not what was written"],
+    ),
 ];
 
 #[tokio::test]

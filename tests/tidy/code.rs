@@ -188,7 +188,7 @@ fn sql_lives_in_stores_only() {
 const LAYERS: [&[&str]; 6] = [
     &["money", "id", "clock", "error", "boundary"],
     &["config", "http_client", "aws", "db", "queue", "schedule", "telemetry", "http", "rails"],
-    &["ledger", "notifications"],
+    &["audit", "ledger", "notifications"],
     &["earnings", "payees", "fans"],
     &["payouts", "withdrawals", "partners", "calls"],
     &["stripe_events", "reconciliation", "messages", "jobs", "router"],

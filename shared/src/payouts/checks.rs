@@ -10,6 +10,7 @@
 use serde_json::json;
 
 use super::store::checks as store;
+use crate::audit;
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::db::{Db, Tx};
@@ -87,6 +88,7 @@ checks! {
     OneBatch = "one_batch_per_hash", Whole: "A batch hash has one batch.";
     OneEffect = "webhooks_have_one_effect", Whole: "What Stripe took back was booked once, however often it was told.";
     KnownObjects = "objects_at_stripe_are_ours", Whole: "No event bears the mark of an attempt that was never dispatched.";
+    AuditLog = "audit_log_is_whole", Whole: "The audit log is as it was written.";
 }
 
 /// A row that disagrees with a check: whose it is, what was expected, what was found.
@@ -122,6 +124,9 @@ pub async fn of_everything(tx: &mut Tx) -> Result<Vec<Breach>> {
     for (payee, currency, has, earned) in ledger::payees_out_of_balance(tx).await? {
         let row = format!("payee {payee} {currency}: accounts add up to {has} micros, expected {earned}");
         found.push(Breach { check: Check::PayeeIdentity, row });
+    }
+    for (id, problem) in audit::store::breaches(tx).await? {
+        found.push(Breach { check: Check::AuditLog, row: format!("row {id}: {problem}") });
     }
     found.sort_unstable();
     Ok(found)
@@ -163,6 +168,7 @@ pub async fn verify(db: &Db) -> Result<()> {
     let mut tx = db.begin().await?;
     let breaches = of_everything(&mut tx).await?;
     let breached = by_check(&breaches);
+    let (audited, head) = audit::store::head(&mut tx).await?;
     store::verified(&mut tx, &Check::ALL.iter().map(|check| check.name()).collect::<Vec<_>>()).await?;
     for (check, rows) in &breached {
         store::breached(&mut tx, check.name(), &told(rows)).await?;
@@ -174,7 +180,8 @@ pub async fn verify(db: &Db) -> Result<()> {
     }
     tx.commit(Boundary::KeepVerdict).await?;
     if breaches.is_empty() {
-        tracing::info!(checks = Check::ALL.len(), "every standing check holds");
+        // Into the log, which is kept elsewhere: who changes the database cannot change what its audit log was.
+        tracing::info!(checks = Check::ALL.len(), audited, audit_head = head, "every standing check holds");
     } else {
         metric(Metric::StandingCheckBreached, i64::try_from(breaches.len()).unwrap_or(i64::MAX), &[]);
     }
