@@ -10,6 +10,10 @@ mod destinations;
 mod harness;
 #[path = "api/inspector.rs"]
 mod inspector;
+#[path = "api/operators.rs"]
+mod operators;
+#[path = "api/preview.rs"]
+mod preview;
 
 use harness::{Api, Who, amount, tokens};
 use payday::boundary::Boundary;
@@ -301,7 +305,7 @@ async fn health_is_ok_until_something_is_not() {
         api.sql(back).await;
     }
     assert_eq!(health().await["status"], "ok");
-    api.aws.disabled.lock().expect("a lock").push("payout-weekly");
+    api.aws.schedules.set_state("payout-weekly", "DISABLED");
     assert_eq!(health().await["checks"]["schedule"]["schedules"]["payout-weekly"], "disabled");
 }
 

@@ -17,6 +17,8 @@ mod job;
 mod killed;
 #[path = "end_to_end/messages.rs"]
 mod messages;
+#[path = "end_to_end/operators.rs"]
+mod operators;
 #[path = "end_to_end/reconciliation.rs"]
 mod reconciliation;
 #[path = "end_to_end/smoke.rs"]

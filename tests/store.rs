@@ -5,6 +5,7 @@ mod store {
     mod answers;
     mod audit;
     mod batches;
+    mod by_hand;
     mod checks;
     mod crowded;
     mod currencies;
@@ -16,6 +17,7 @@ mod store {
     mod messages;
     mod paying;
     mod pooler;
+    mod preview;
     mod reconciliation;
     mod recovery;
     mod resume;

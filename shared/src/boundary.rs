@@ -49,6 +49,7 @@ boundaries! {
     StartRuns => "start runs",
     ReadRun => "read run",
     CreateBatches => "create batches",
+    HoldRun => "hold run",
     MarkChunksQueued => "mark chunks queued",
     ClaimChunk => "claim chunk",
     ProlongLease => "prolong lease",
@@ -73,6 +74,8 @@ boundaries! {
     BeginReconciliation => "begin reconciliation",
     ApplyMissedNews => "apply missed news",
     SaveReconciled => "save reconciled",
+    MirrorSwitches => "mirror switches",
+    Forecast => "forecast",
     AnnounceOutbox => "announce outbox",
     ClaimDeliveries => "claim deliveries",
     MarkOutboxSent => "mark outbox sent",
@@ -91,6 +94,9 @@ boundaries! {
     QueueWithdrawal => "queue a withdrawal",
     QueueWithdrawalsAgain => "queue withdrawals again",
     ReadQueueDepth => "read queue depth",
+
+    /// One of EventBridge Scheduler's schedules is changed or made.
+    ChangeSchedule => "change schedule",
 
     // Calls to Stripe
     SendTransfer => "send transfer",

@@ -9,11 +9,13 @@ use crate::boundary::{Boundary, cross};
 use crate::config::{self, Policy};
 use crate::db::Db;
 use crate::error::Result;
+use crate::id::ItemId;
 use crate::payouts::sweep::{Pace, Sweeper};
-use crate::payouts::{checks, cycle, kpis};
+use crate::payouts::{checks, controls, cycle, forecast, kpis};
 use crate::queue::Queue;
 use crate::rails::stripe::Stripe;
 use crate::reconciliation::{self, Reconciler};
+use crate::schedule::Scheduler;
 use crate::telemetry::{Metric, metric};
 use crate::{aws, clock, earnings, notifications, payees, stripe_events, withdrawals};
 
@@ -26,6 +28,9 @@ pub struct Fired {
     /// How a sweep goes about it; the schedule leaves it out.
     #[serde(default)]
     pub pace: Pace,
+    /// The one item that a retry is for; an operator's schedule that fires once names it.
+    #[serde(default)]
+    pub item: Option<ItemId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -43,7 +48,9 @@ pub enum Job {
     Reconcile,
     /// Reads all connected accounts from Stripe.
     Sync,
-    /// Says that we are alive; its absence alarms.
+    /// Looks whether the platform's balance will suffice for the next cycle.
+    Forecast,
+    /// Says that we are alive, which alarms when it is absent; starts a run that should have happened and did not.
     Heartbeat,
 }
 
@@ -54,6 +61,7 @@ pub struct Jobs {
     pub policy: Policy,
     pub notification: Queue,
     pub sweeper: Sweeper,
+    pub scheduler: Scheduler,
     pub stuck_run_minutes: i64,
     /// Reads of Stripe that reconciliation may make each second.
     pub reads_per_second: u32,
@@ -75,8 +83,9 @@ impl Jobs {
             process_chunk: Queue::new(&aws, config::process_chunk_queue_url()?),
         };
         let notification = Queue::new(&aws, config::notification_queue_url()?);
+        let scheduler = Scheduler::new(&aws, config::schedule_group()?);
         let (stuck_run_minutes, reads_per_second) = (config::stuck_run_minutes()?, config::stripe_reads_per_second()?);
-        Ok(Self { db, stripe, policy, notification, sweeper, stuck_run_minutes, reads_per_second })
+        Ok(Self { db, stripe, policy, notification, sweeper, scheduler, stuck_run_minutes, reads_per_second })
     }
 
     pub async fn run(&self, fired: &Fired) -> Result<()> {
@@ -91,10 +100,19 @@ impl Jobs {
                 tracing::info!(postings, "matured");
                 Ok(())
             }
-            Job::Retry => self.sweeper.retry(self.stuck_run_minutes).await,
+            Job::Retry => match fired.item {
+                Some(item) => {
+                    self.sweeper.retry_item(item).await.map(|retried| tracing::info!(item = item.0, retried, "retried as asked"))
+                }
+                None => self.sweeper.retry(self.stuck_run_minutes).await,
+            },
             Job::Verify => checks::verify(&self.db).await,
             Job::Reconcile => self.reconciler().run().await,
             Job::Sync => payees::sync::sync(&self.db, &self.stripe).await.map(|_| ()),
+            Job::Forecast => {
+                let now = fired.scheduled_time.unwrap_or_else(clock::now);
+                forecast::forecast(&self.db, &self.stripe, &self.policy, now).await
+            }
             Job::Heartbeat => self.heartbeat(fired.scheduled_time.unwrap_or_else(clock::now)).await,
         }
     }
@@ -107,6 +125,10 @@ impl Jobs {
     async fn sweep(&self, pace: Pace) -> Result<()> {
         stripe_events::retry_waiting(&self.db, &self.policy).await?;
         payees::read_stale(&self.db, &self.stripe).await?;
+        // Nothing depends on the mirror: it waits for the next sweep if the Scheduler does not answer.
+        if let Err(error) = controls::mirror(&self.db, &self.scheduler).await {
+            tracing::warn!(error = %error, causes = error.causes(), "the schedules do not mirror the switches yet");
+        }
         self.sweeper.sweep(pace).await?;
         withdrawals::sweep(&self.db, &self.sweeper.create_batch, Duration::seconds(pace.quiet_seconds)).await?;
         notifications::announce(&self.db, &self.notification, Duration::minutes(5)).await?;
@@ -122,8 +144,8 @@ impl Jobs {
         Ok(())
     }
 
-    /// Beats only if the database answers and every cycle that was due on the day it was scheduled for has its run: the silence
-    /// is what alarms.
+    /// Beats only if the database answers and every cycle that was due has its run: the silence alarms. A run that is missing
+    /// is told of and started, unless payouts are stopped.
     async fn heartbeat(&self, at: DateTime<Utc>) -> Result<()> {
         self.tell_ages().await?;
         kpis::tell(&self.db, clock::now()).await?;
@@ -132,11 +154,17 @@ impl Jobs {
             metric(Metric::Heartbeat, 1, &[]);
             return Ok(());
         }
-        let today = self.policy.calendar.date_of(at);
-        tracing::error!(?missing, %today, "a pay day has no run");
-        let mut tx = self.db.begin().await?;
-        let payload = json!({ "cycleDate": today, "schedules": missing });
-        notifications::store::put(&mut tx, &format!("run_missing:{today}"), "run_missing", payload).await?;
-        tx.commit(Boundary::TellOfMissingRun).await
+        metric(Metric::RunsMissing, i64::try_from(missing.len()).unwrap_or(i64::MAX), &[]);
+        for (cycle_on, schedules) in missing {
+            tracing::error!(?schedules, %cycle_on, "a pay day has no run");
+            let mut tx = self.db.begin().await?;
+            let payload = json!({ "cycleDate": cycle_on, "schedules": schedules });
+            notifications::store::put(&mut tx, &format!("run_missing:{cycle_on}"), "run_missing", payload).await?;
+            tx.commit(Boundary::TellOfMissingRun).await?;
+            let queue = &self.sweeper.create_batch;
+            let started = cycle::make_good(&self.db, queue, cycle_on, &schedules, self.policy.calendar).await?;
+            tracing::warn!(?started, %cycle_on, "made good");
+        }
+        Ok(())
     }
 }

@@ -32,6 +32,7 @@ fn documented() -> OpenApiRouter<AppState> {
         .merge(payouts::routes::routes())
         .merge(withdrawals::routes::routes())
         .merge(payees::routes::routes())
+        .merge(payees::roster::routes::routes())
         .merge(stripe_events::routes::routes())
         .merge(reconciliation::routes::routes())
         .merge(messages::routes::routes())

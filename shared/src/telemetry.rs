@@ -66,6 +66,8 @@ pub enum Metric {
     UnknownOutcomeAgeSeconds,
     /// Once a day; its absence alarms.
     Heartbeat,
+    /// Cycles that were due and had no run.
+    RunsMissing,
     /// Runs that are still running long after they should be done.
     RunsStuck,
     /// Stripe does not accept our key.
@@ -109,10 +111,11 @@ pub enum Metric {
 }
 
 impl Metric {
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::UnknownOutcomes,
         Self::UnknownOutcomeAgeSeconds,
         Self::Heartbeat,
+        Self::RunsMissing,
         Self::RunsStuck,
         Self::StripeKeyRejected,
         Self::StandingCheckBreached,
@@ -140,6 +143,7 @@ impl Metric {
             Self::UnknownOutcomes => "UnknownOutcomes",
             Self::UnknownOutcomeAgeSeconds => "UnknownOutcomeAgeSeconds",
             Self::Heartbeat => "Heartbeat",
+            Self::RunsMissing => "RunsMissing",
             Self::RunsStuck => "RunsStuck",
             Self::StripeKeyRejected => "StripeKeyRejected",
             Self::StandingCheckBreached => "StandingCheckBreached",
@@ -169,6 +173,7 @@ impl Metric {
             Self::UnknownOutcomeAgeSeconds | Self::ReconciliationAgeSeconds => "Seconds",
             Self::UnknownOutcomes
             | Self::Heartbeat
+            | Self::RunsMissing
             | Self::RunsStuck
             | Self::StripeKeyRejected
             | Self::StandingCheckBreached

@@ -16,7 +16,7 @@ const REQUESTS: &str = "/api/tokens/withdrawal-requests";
 fn id(who: Who) -> Uuid {
     match who {
         Who::Creator(id) => id,
-        Who::Cron | Who::Operator => Uuid::nil(),
+        Who::Cron | Who::Operator | Who::Second => Uuid::nil(),
     }
 }
 

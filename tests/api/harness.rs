@@ -15,6 +15,7 @@ use payday::schedule::Scheduler;
 use payday::{aws, router};
 use payday_local::stripe_double::StripeDouble;
 use payday_tests::database::Database;
+use payday_tests::schedules::Schedules;
 use payday_tests::stage;
 use serde_json::{Value as Json, json};
 use tower::ServiceExt;
@@ -22,18 +23,19 @@ use uuid::Uuid;
 
 pub const CRON: &str = "cron-secret-of-tests";
 const JWT: &str = "jwt-secret-of-tests";
-/// What stands in for AWS: takes every message and knows the schedules in the state that a test says.
+/// What stands in for AWS: takes every message and keeps schedules.
 #[derive(Clone, Default)]
 pub struct Aws {
     pub messages: Arc<Mutex<Vec<Json>>>,
-    pub disabled: Arc<Mutex<Vec<&'static str>>>,
+    pub schedules: Schedules,
 }
 
 impl Aws {
     async fn serve(&self) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let router = axum::Router::new().fallback(answer).with_state(self.clone());
+        let queues = axum::Router::new().fallback(answer).with_state(self.clone());
+        let router = self.schedules.routes().fallback_service(queues);
         tokio::spawn(async move { axum::serve(listener, router).await });
         url
     }
@@ -51,15 +53,8 @@ async fn answer(State(aws): State<Aws>, headers: HeaderMap, body: String) -> axu
                 entries.iter().map(|entry| json!({ "Id": entry["Id"], "MessageId": "m", "MD5OfMessageBody": "" })).collect();
             json!({ "Successful": taken, "Failed": [] })
         }
-        "AmazonSQS.GetQueueAttributes" => {
-            json!({ "Attributes": { "ApproximateNumberOfMessages": "3", "ApproximateNumberOfMessagesNotVisible": "2", "ApproximateNumberOfMessagesDelayed": "1" } })
-        }
         _ => {
-            let disabled = aws.disabled.lock().expect("a lock").clone();
-            let schedules = ["payout-semimonthly", "payout-monthly", "payout-weekly", "job-sweep"].map(|name| {
-                json!({ "Name": name, "GroupName": "payday", "State": if disabled.contains(&name) { "DISABLED" } else { "ENABLED" } })
-            });
-            json!({ "Schedules": schedules })
+            json!({ "Attributes": { "ApproximateNumberOfMessages": "3", "ApproximateNumberOfMessagesNotVisible": "2", "ApproximateNumberOfMessagesDelayed": "1" } })
         }
     })
 }
@@ -68,8 +63,8 @@ async fn answer(State(aws): State<Aws>, headers: HeaderMap, body: String) -> axu
 pub struct Api {
     pub db: Db,
     pub aws: Aws,
-    state: AppState,
-    database: Database,
+    pub state: AppState,
+    pub database: Database,
 }
 
 /// Who calls.
@@ -77,6 +72,8 @@ pub struct Api {
 pub enum Who {
     Cron,
     Operator,
+    /// Another one.
+    Second,
     Creator(Uuid),
 }
 
@@ -109,6 +106,7 @@ impl Api {
             connect: None,
             stripe_api_base: url.into(),
             stuck_run_minutes: 60,
+            two_person_above_cents: 0,
         };
         Self { db, aws, state, database }
     }
@@ -145,6 +143,7 @@ impl Api {
         let request = match who {
             Who::Cron => request.header("x-cron-secret", CRON),
             Who::Operator => request.header("authorization", token(Uuid::from_u128(7), &["operator"])),
+            Who::Second => request.header("authorization", token(Uuid::from_u128(8), &["operator"])),
             Who::Creator(id) => request.header("authorization", token(id, &[])),
         };
         let body = body.map_or_else(Body::empty, |body| body.to_string().into());

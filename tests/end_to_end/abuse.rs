@@ -42,8 +42,9 @@ const fn row(route: (&'static str, &'static str), path: &'static str, body: &'st
 }
 
 const CANCEL: &str = "/api/tokens/withdrawal-requests/7f9c2ba4-e88f-4c27-8d4d-1b7b7a1a0001/cancel";
+const REASON: &str = r#"{"reason":"seen"}"#;
 
-const ROWS: [Row; 31] = [
+const ROWS: [Row; 45] = [
     row(("GET", "/health"), "/health", "", For::Anybody, 200),
     row(("GET", "/openapi.json"), "/openapi.json", "", For::Anybody, 200),
     row(("GET", "/api/tokens/earnings"), "/api/tokens/earnings", "", For::Creators, 200),
@@ -73,17 +74,61 @@ const ROWS: [Row; 31] = [
     ),
     row(("GET", "/internal/stripe-events"), "/internal/stripe-events", "", For::OperatorsOnly, 200),
     row(("GET", "/internal/stripe-events/{id}"), "/internal/stripe-events/evt_7777", "", For::OperatorsOnly, 404),
-    row(
-        ("POST", "/internal/stripe-events/{id}/replay"),
-        "/internal/stripe-events/evt_7777/replay",
-        "",
-        For::OperatorsOnly,
-        404,
-    ),
+    row(("POST", "/internal/stripe-events/{id}/replay"), "/internal/stripe-events/evt_7777/replay", "", For::OperatorsOnly, 404),
     row(("GET", "/internal/payouts/kpis"), "/internal/payouts/kpis", "", For::Operators, 200),
     row(("GET", "/internal/notifications"), "/internal/notifications", "", For::Operators, 200),
     row(("GET", "/internal/discrepancies"), "/internal/discrepancies", "", For::Operators, 200),
     row(("PATCH", "/internal/discrepancies/{id}"), "/internal/discrepancies/7777", r#"{"state":"open"}"#, For::Operators, 404),
+    row(("GET", "/internal/payouts/preview"), "/internal/payouts/preview?cycleDate=2025-11-15", "", For::OperatorsOnly, 200),
+    row(("POST", "/internal/payouts/pause"), "/internal/payouts/pause", "{}", For::OperatorsOnly, 422),
+    row(("POST", "/internal/payouts/kill"), "/internal/payouts/kill", "{}", For::OperatorsOnly, 422),
+    row(("POST", "/internal/payouts/resume"), "/internal/payouts/resume", "{}", For::OperatorsOnly, 422),
+    row(
+        ("POST", "/internal/payouts/batches/{batchId}/resume"),
+        "/internal/payouts/batches/7777/resume",
+        REASON,
+        For::OperatorsOnly,
+        404,
+    ),
+    row(
+        ("POST", "/internal/payouts/items/{itemId}/retry"),
+        "/internal/payouts/items/7777/retry",
+        REASON,
+        For::OperatorsOnly,
+        404,
+    ),
+    row(("POST", "/internal/payouts/retry"), "/internal/payouts/retry", "{}", For::OperatorsOnly, 422),
+    row(
+        ("POST", "/internal/payouts/items/{itemId}/adopt"),
+        "/internal/payouts/items/7777/adopt",
+        r#"{"reference":"wire","evidence":"seen"}"#,
+        For::OperatorsOnly,
+        404,
+    ),
+    row(
+        ("POST", "/internal/payouts/operations/{operationId}/resolve"),
+        "/internal/payouts/operations/7777/resolve",
+        r#"{"outcome":"rejected","evidence":"seen"}"#,
+        For::OperatorsOnly,
+        404,
+    ),
+    row(("GET", "/internal/payees"), "/internal/payees", "", For::OperatorsOnly, 200),
+    row(("GET", "/internal/payees/beta"), "/internal/payees/beta", "", For::OperatorsOnly, 200),
+    row(("POST", "/internal/payees/beta"), "/internal/payees/beta", "{}", For::OperatorsOnly, 422),
+    row(
+        ("POST", "/internal/payees/{payeeId}/block"),
+        "/internal/payees/00000000-0000-0000-0000-000000007777/block",
+        REASON,
+        For::OperatorsOnly,
+        404,
+    ),
+    row(
+        ("POST", "/internal/payees/{payeeId}/unblock"),
+        "/internal/payees/00000000-0000-0000-0000-000000007777/unblock",
+        REASON,
+        For::OperatorsOnly,
+        404,
+    ),
     row(("GET", "/internal/audit"), "/internal/audit", "", For::OperatorsOnly, 200),
     row(("GET", "/internal/audit/verify"), "/internal/audit/verify", "", For::OperatorsOnly, 200),
     row(("POST", "/webhooks/stripe"), "/webhooks/stripe", "{}", For::Stripe, 400),
@@ -115,7 +160,7 @@ pub fn token(key: &str, user: u128, more: Json) -> String {
     format!("Bearer {}", encode(&Header::default(), &claims, &EncodingKey::from_secret(key.as_bytes())).expect("a token"))
 }
 
-fn operator() -> String {
+pub fn operator() -> String {
     token(JWT_SECRET, 9, json!({ "app_metadata": { "roles": ["operator"] } }))
 }
 

@@ -3,13 +3,24 @@
 use std::time::{Duration, Instant};
 
 use payday_tests::gate::{At, Gate};
+use payday_tests::http::request;
 use payday_tests::system::{Setup, System};
 use payday_tests::world::{account_of, at, creator};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
-const SWITCH: &str = "update payout_controls set";
+use crate::abuse;
 
-async fn stopped_in_the_middle(switch: &str) -> System {
+/// An operator presses a button.
+async fn press(system: &System, button: &str) -> Json {
+    let body = json!({ "reason": "to see that it stops" }).to_string();
+    let (bearer, kind) = (abuse::operator(), "application/json");
+    let headers = [("authorization", bearer.as_str()), ("content-type", kind)];
+    let answer = request(&system.stack.http_url, "POST", button, &headers, body).await;
+    assert_eq!(answer.status, 200, "{button}: {answer:?}");
+    answer.json()
+}
+
+async fn stopped_in_the_middle(button: &str) -> System {
     let system = Setup::of(40)
         .setting("CHUNK_SIZE", 10)
         .setting("SENDS_PER_WORKER", 1)
@@ -18,7 +29,7 @@ async fn stopped_in_the_middle(switch: &str) -> System {
         .await;
     system.fire().await;
     system.see("the run is in the middle", || system.executed("POST /v1/transfers") >= 8).await;
-    system.database.run(format!("{SWITCH} {switch} = true")).await;
+    press(&system, button).await;
     let stopped_at = Instant::now();
     system.idle().await;
     // Seen from outside: the last request came within the second.
@@ -29,7 +40,11 @@ async fn stopped_in_the_middle(switch: &str) -> System {
     assert_eq!(system.database.count("payout_operations where state = 'dispatched'").await, 0, "what was in flight has finished");
     // Nothing starts while it is on: no sweep, no message, no schedule.
     system.sweep().await;
-    system.stack.fire("payout-semimonthly", at("2026-11-01T06:00:00Z")).await.unwrap_or_else(|error| panic!("{error}"));
+    let pay_day = at("2026-11-01T06:00:00Z");
+    let fired = system.stack.fire("payout-semimonthly", pay_day).await.expect_err("its schedule is off");
+    assert!(fired.to_string().contains("disabled"), "{fired}");
+    let input = json!({ "schedule": "semimonthly", "scheduledTime": pay_day });
+    system.stack.invoke("cron-trigger", input).await.unwrap_or_else(|error| panic!("{error}"));
     let chunks: Vec<(i64,)> = system.database.all("select id from payout_chunks").await;
     for (chunk,) in chunks {
         let again = serde_json::json!({ "type": "payout.process-chunk", "chunkId": chunk }).to_string();
@@ -38,13 +53,17 @@ async fn stopped_in_the_middle(switch: &str) -> System {
     system.idle().await;
     assert_eq!(system.double.counts().calls, calls, "nothing new starts");
     assert_eq!(system.database.count("payout_runs").await, 1);
+    let schedule = system.get("/internal/payouts/health").await.json()["checks"]["schedule"].clone();
+    assert_eq!((&schedule["ok"], &schedule["armed"]), (&json!(false), &json!(false)), "{schedule}");
     system
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_kill_switch_stops_sends_within_a_second_and_resume_continues() {
-    let system = stopped_in_the_middle("killed").await;
-    system.database.run(format!("{SWITCH} killed = false")).await;
+    let system = stopped_in_the_middle("/internal/payouts/kill").await;
+    let resumed = press(&system, "/internal/payouts/resume").await;
+    assert_eq!((&resumed["mirrored"], &resumed["suspendedSchedules"]), (&json!(true), &json!([])), "{resumed}");
+    assert_eq!(system.get("/internal/payouts/health").await.json()["checks"]["schedule"]["armed"], true);
     system.sweep().await;
     system.drain().await;
     assert_eq!(system.database.count("payout_operations where attempt > 1").await, 0);
@@ -53,12 +72,12 @@ async fn the_kill_switch_stops_sends_within_a_second_and_resume_continues() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_keeps_what_was_not_sent_set_aside_and_resume_continues() {
-    let system = stopped_in_the_middle("paused").await;
+    let system = stopped_in_the_middle("/internal/payouts/pause").await;
     let money = "select (select sum(reserved_platform + in_flight)::bigint / 10000 from payee_balances),
                         (select sum(transfer_minor)::bigint from payout_items where status in ('pending', 'transferring'))";
     let money: Vec<(i64, i64)> = system.database.all(money).await;
     assert!(money[0].0 > 0 && money[0].0 == money[0].1, "{money:?}");
-    system.database.run(format!("{SWITCH} paused = false")).await;
+    press(&system, "/internal/payouts/resume").await;
     system.ends("paid=40").await;
 }
 
@@ -116,7 +135,7 @@ async fn books_that_contradict_themselves_stop_the_batch_until_a_person_resumes_
     system.job("verify").await;
     let told = health().await;
     assert_eq!((&told["ok"], told["verifiedAt"].is_string()), (&json!(true), true), "{told}");
-    system.database.run("update payout_batches set status = 'processing', halt_reason = null").await;
+    assert_eq!(press(&system, "/internal/payouts/batches/1/resume").await["changed"], true);
     system.sweep().await;
     assert_eq!(system.database.count("outbox where kind = 'standing_check_breached'").await, 1);
     system.ends("paid=6").await;

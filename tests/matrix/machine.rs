@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use aws_lambda_events::sqs::SqsEvent;
 use chrono::{DateTime, Duration as Span, Utc};
+use payday::audit::By;
 use payday::boundary::Boundary;
 use payday::boundary::faults::Plan;
 use payday::clock::Schedule;
@@ -19,18 +20,23 @@ use payday::http::Connect;
 use payday::jobs::{self, Job, Jobs};
 use payday::messages::Messenger;
 use payday::payees::onboarding::{self, Asked};
-use payday::payouts::cycle;
+use payday::payouts::controls::{self, Press};
+use payday::payouts::cycle::{self, Why};
+use payday::payouts::preview::Agreed;
 use payday::payouts::store::creators::{self, Changes};
 use payday::payouts::sweep::{Pace, Sweeper};
 use payday::queue::{self, Message};
+use payday::schedule::Scheduler;
 use payday::withdrawals::{self, Withdrawal};
 use payday::{config, earnings, stripe_events};
 use payday_local::post_office::PostOffice;
 use payday_tests::database::Database;
 use payday_tests::queues::{QueueServer, aws_at};
+use payday_tests::schedules::Schedules;
 use payday_tests::stage::{Stage, double_options, event_body};
-use payday_tests::world::{World, creator};
+use payday_tests::world::{CYCLE, World, creator, day};
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 pub const CREATE_BATCH: &str = "create-batch";
 pub const PROCESS_CHUNK: &str = "process-chunk";
@@ -78,6 +84,10 @@ pub enum Delivery {
     Event(Value),
     /// A creator asks to be connected to Stripe, and asks again until it is done.
     Connect(u128),
+    /// An operator presses a switch; like the sender of earnings, until told that it was done.
+    Press(Press),
+    /// An operator asks for the cycle, for the facts that a preview showed or for any.
+    Run(Option<Agreed>),
 }
 
 /// A database and queues, for one case after the other.
@@ -107,6 +117,9 @@ pub struct Machine {
     /// What people were told.
     pub post_office: PostOffice,
     messenger: Messenger,
+    pub schedules: Schedules,
+    scheduler: Scheduler,
+    scheduler_server: JoinHandle<()>,
     chunk_size: i64,
     /// What a warm function instance keeps; a killed one leaves nothing behind.
     db: Db,
@@ -143,12 +156,17 @@ impl Machine {
             may_be_inside: true,
         };
         let messenger = Messenger::new(db.clone(), &alerts, &aws_at(post_office.url.clone()).await);
+        let schedules = Schedules::default();
+        let (scheduler, scheduler_server) = schedules.serve(queues.aws()).await;
         Self {
             stage,
             plan,
             queues,
             post_office,
             messenger,
+            schedules,
+            scheduler,
+            scheduler_server,
             chunk_size,
             db,
             is_cold: true,
@@ -177,6 +195,7 @@ impl Machine {
 
     /// Gives the place back, without what killed functions have left connected.
     pub async fn leave(self) -> Place {
+        self.scheduler_server.abort();
         let database = self.stage.world.database;
         if self.is_killed {
             database.disconnect_others().await;
@@ -315,11 +334,20 @@ impl Machine {
                 let event: stripe_events::Event = serde_json::from_value(body.clone()).expect("an event");
                 stripe_events::take_in(db, policy, &event, body).await?;
             }
+            Delivery::Press(press) => {
+                controls::press(db, *press, "as the story wants it", &operator()).await?;
+                controls::mirror(db, &self.scheduler).await?;
+            }
+            Delivery::Run(agreed) => {
+                let by = operator();
+                let why = Why::Person { by: &by, agreed: agreed.as_ref() };
+                cycle::asked(db, &self.queues.client(CREATE_BATCH), day(CYCLE), policy.calendar, why).await?;
+            }
             Delivery::Job(job, scheduled_time) => {
                 if is_cold {
                     stripe_events::remember_mode(db, false).await?;
                 }
-                let fired = jobs::Fired { job: *job, scheduled_time: *scheduled_time, pace: Pace::default() };
+                let fired = jobs::Fired { job: *job, scheduled_time: *scheduled_time, pace: Pace::default(), item: None };
                 self.jobs(db).run(&fired).await?;
             }
             Delivery::Withdraw(n, tokens, go_out) => {
@@ -393,6 +421,7 @@ impl Machine {
             policy: self.policy.clone(),
             notification,
             sweeper,
+            scheduler: self.scheduler.clone(),
             stuck_run_minutes: 60,
             reads_per_second: 0,
         }
@@ -412,7 +441,7 @@ impl Machine {
                 union all select due_at from stripe_events
                 union all select now() from stripe_accounts where stale or cured_at is not null
                 union all select now() from outbox where sent_at is null
-                union all select now() from payout_runs r where status = 'running'
+                union all select now() from payout_runs r where status = 'running' and facts_changed_at is null
                           and not exists (select from payout_batches b where b.run_id = r.id and b.halt_reason = 'frozen_operation')
                 union all select now() from withdrawal_requests where status = 'pending' and due_at is not null
                 union all select now() from payout_batches where status = 'processing' or halt_reason = 'stripe_key_rejected'
@@ -420,6 +449,10 @@ impl Machine {
         )
         .await
     }
+}
+
+fn operator() -> By {
+    By::new("an operator", "a request")
 }
 
 /// The database as a new function instance opens it.

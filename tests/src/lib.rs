@@ -12,3 +12,4 @@ pub mod gate;
 pub mod http;
 pub mod proxy;
 pub mod queues;
+pub mod schedules;

@@ -64,6 +64,11 @@ impl QueueServer {
         Self { queues, endpoint, aws, place }
     }
 
+    /// How AWS is reached here.
+    pub fn aws(&self) -> &SdkConfig {
+        &self.aws
+    }
+
     /// A queue as a function has it.
     pub fn client(&self, name: &str) -> Queue {
         Queue::new(&self.aws, self.place.queue_url(name))

@@ -5,21 +5,23 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use chrono::Duration as Span;
+use payday::audit::By;
 use payday::boundary::Boundary;
 use payday::clock::Schedule;
 use payday::config::{Alerts, Withdrawals};
 use payday::earnings::store::Claim;
 use payday::earnings::{NewEarning, Place};
-use payday::id::{BatchId, ChunkId, ItemId, RunId};
+use payday::id::{BatchId, ChunkId, ItemId, OperationId, RunId};
 use payday::messages::{self, Messenger};
 use payday::notifications;
 use payday::payees::onboarding::Request;
-use payday::payees::store as payees;
+use payday::payees::{roster, store as payees};
 use payday::payouts::checks::{self, Breach, Check};
-use payday::payouts::report;
+use payday::payouts::controls::Press;
 use payday::payouts::statement::Period;
 use payday::payouts::store::creators::{self, Changes};
 use payday::payouts::store::{self, batches, chunks, jobs, reports};
+use payday::payouts::{preview, report};
 use payday::rails::Leg;
 use payday::reconciliation::{self, Pace, Reconciler};
 use payday::stripe_events::store as stripe_events;
@@ -128,6 +130,52 @@ async fn reconciled(stage: &Stage) {
     reconciliation::store::change(&mut tx, &row, "somebody").await.expect("changed");
 }
 
+/// What operators look at and decide.
+async fn operators(stage: &Stage) {
+    let now = payday::clock::now();
+    let by = By::new("one", "r");
+    payday::payouts::controls::press(&stage.db, Press::Resume, "as it was", &by).await.expect("pressed");
+    payday::payouts::forecast::forecast(&stage.db, &stage.payer.stripe, &stage.policy, cutoff()).await.expect("a forecast");
+    let occasion = preview::occasion(day("2026-12-15"), None, stage.policy.calendar, now).expect("an occasion");
+    preview::still_agrees(&stage.db, &stage.policy, &occasion, "another").await.expect_err("another");
+    let mut tx = stage.tx().await;
+    let tx = &mut tx;
+    store::preview::last_cycle(tx, &occasion).await.expect("sums");
+    store::preview::funds(tx).await.expect("funds");
+    store::preview::agree(tx, RunId(1), None).await.expect("an answer");
+    batches::born_at(tx).await.expect("an instant");
+    let (run, _) = batches::start_run(tx, Schedule::Weekly, day("2026-12-14"), cutoff(), "test").await.expect("a run");
+    store::preview::agree(tx, run, Some("other facts")).await.expect("agreed");
+    let locked = batches::lock_run(tx, run).await.expect("a lock").expect("the run");
+    batches::facts_changed(tx, &locked, now).await.expect("kept");
+    batches::create_batches(tx, &locked, &stage.policy, 25, now).await.expect_err("other facts");
+    store::controls::suspend(tx, &[]).await.expect("kept");
+    store::controls::lock_batch(tx, BatchId(1)).await.expect("a lock");
+    store::controls::resume_batch(tx, BatchId(1)).await.expect("resumed");
+    let by_hand = |action: &str| store::by_hand::Proposal {
+        action: action.to_owned(),
+        decision: serde_json::json!({}),
+        evidence: "seen".to_owned(),
+        proposed_by: "one".to_owned(),
+    };
+    store::by_hand::propose(tx, "item:1", &by_hand("item.adopt")).await.expect("proposed");
+    store::by_hand::lock_proposal(tx, "item:1").await.expect("an answer").expect("the proposal");
+    store::by_hand::forget_proposal(tx, "item:1").await.expect("forgotten");
+    store::by_hand::item_of(tx, OperationId(1)).await.expect("an answer").expect("the item");
+    store::by_hand::at_stripe(tx, ItemId(1)).await.expect("a sum");
+    store::by_hand::can_be(tx, OperationId(1), "tr_1").await.expect("an answer");
+    store::by_hand::adopted(tx, ItemId(1), "wire", 0).await.expect("kept");
+    store::by_hand::adopted_by(tx, ItemId(1)).await.expect("an answer");
+    store::by_hand::failed_after(tx, None, ItemId(0), 10).await.expect("items");
+    roster::store::search(tx, &roster::search_for("a"), None, 10).await.expect("payees");
+    roster::store::lock_block(tx, creator(1)).await.expect("an answer");
+    roster::store::block(tx, creator(1), None, now).await.expect("unblocked");
+    roster::store::beta(tx, None, 10).await.expect("creators");
+    roster::store::unknown(tx, &[creator(1)]).await.expect("nobody");
+    roster::store::set_beta(tx, &[creator(1)], true).await.expect("changed");
+    payday::audit::store::page(tx, &payday::audit::store::Filter::default(), None, 10).await.expect("rows");
+}
+
 /// A cycle with a refusal, a short balance, someone canceled, webhooks, a sweep, a retry and its report.
 async fn tour(stage: &Stage) {
     let refusal = Fault::Error { status: 400, code: "payouts_not_allowed".to_owned(), message: "no".to_owned(), stored: true };
@@ -209,6 +257,7 @@ async fn tour(stage: &Stage) {
     withdraw(stage).await;
     checks::verify(&stage.db).await.expect("verified");
     reconciled(stage).await;
+    operators(stage).await;
     the_rest(stage).await;
 }
 

@@ -32,6 +32,7 @@ async fn load() -> Result<axum::Router, Error> {
         connect: config::Connect::load().await?.as_ref().map(Connect::new).transpose()?,
         stripe_api_base: config::stripe_api_base().into(),
         stuck_run_minutes: config::stuck_run_minutes()?,
+        two_person_above_cents: config::two_person_above_cents()?,
     };
     Ok(router::router(state, Cors::new(&config::frontend_urls())?))
 }

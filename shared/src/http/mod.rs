@@ -17,6 +17,7 @@ mod response;
 mod state;
 #[cfg(test)]
 pub(crate) mod testing;
+mod words;
 
 pub use auth::{Auth, Caller, CronCaller, CronOrOperator, CronSecrets, Operator};
 pub use body::{Json, LenientJson, MIB, read as read_body};
@@ -29,3 +30,4 @@ pub use limits::Limits;
 pub use page::{Cursor, Page, PageQuery, Path, Query};
 pub use response::Problem;
 pub use state::{AppState, Connect, Queues};
+pub use words::{Reason, words};

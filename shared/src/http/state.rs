@@ -26,6 +26,8 @@ pub struct AppState {
     pub stripe_api_base: Arc<str>,
     /// A run that has been running for longer is stuck.
     pub stuck_run_minutes: i64,
+    /// Above so many hundredths of a unit two operators decide; 0: never.
+    pub two_person_above_cents: i64,
 }
 
 /// Stripe under a key that creates accounts and moves no money.

@@ -46,6 +46,7 @@ async fn state() -> AppState {
         connect: None,
         stripe_api_base: "http://127.0.0.1:1".into(),
         stuck_run_minutes: 60,
+        two_person_above_cents: 0,
     }
 }
 

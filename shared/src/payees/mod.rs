@@ -4,6 +4,7 @@
 pub mod import;
 pub mod onboarding;
 pub mod requirements;
+pub mod roster;
 pub mod routes;
 pub mod store;
 pub mod sync;

@@ -5,14 +5,18 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Deserialize;
+use serde_json::json;
 
-use super::store::batches;
+use super::preview::Agreed;
+use super::store::{batches, preview};
+use crate::audit::{self, Act, By};
 use crate::boundary::{Boundary, cross};
 use crate::clock::{self, Calendar, Schedule};
 use crate::config::Policy;
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::id::RunId;
+use crate::notifications::store as outbox;
 use crate::queue::{Message, Queue};
 use crate::telemetry::{Metric, metric};
 
@@ -43,11 +47,21 @@ pub async fn fired(db: &Db, queue: &Queue, fired: &Fired, calendar: Calendar) ->
         return Ok(Started::NotDue);
     }
     let schedules = [fired.schedule];
-    cross(Boundary::ScheduleFires, || start(db, queue, &schedules, cycle_on, calendar, "schedule")).await
+    let why = Why::Machine("schedule");
+    cross(Boundary::ScheduleFires, || start(db, queue, &schedules, cycle_on, calendar, why)).await
+}
+
+/// Why a cycle is started.
+#[derive(Debug, Clone, Copy)]
+pub enum Why<'a> {
+    /// Its time has come; the name of what says so.
+    Machine(&'a str),
+    /// A person asks, for the facts of a preview or whatever they are.
+    Person { by: &'a By, agreed: Option<&'a Agreed> },
 }
 
 /// Someone asks for the cycle of a date: all schedules due then. A cycle whose cut-off is still to come is refused.
-pub async fn asked(db: &Db, queue: &Queue, cycle_on: NaiveDate, calendar: Calendar, requested_by: &str) -> Result<Started> {
+pub async fn asked(db: &Db, queue: &Queue, cycle_on: NaiveDate, calendar: Calendar, why: Why<'_>) -> Result<Started> {
     if calendar.cutoff(cycle_on) > clock::now() {
         let message = format!(
             "The cycle of {cycle_on} is in the future; it can be run from {} on.",
@@ -59,7 +73,7 @@ pub async fn asked(db: &Db, queue: &Queue, cycle_on: NaiveDate, calendar: Calend
     if due.is_empty() {
         return Ok(Started::NotDue);
     }
-    start(db, queue, &due, cycle_on, calendar, requested_by).await
+    start(db, queue, &due, cycle_on, calendar, why).await
 }
 
 async fn start(
@@ -68,34 +82,66 @@ async fn start(
     schedules: &[Schedule],
     cycle_on: NaiveDate,
     calendar: Calendar,
-    requested_by: &str,
+    why: Why<'_>,
 ) -> Result<Started> {
     let cutoff_at = calendar.cutoff(cycle_on);
+    let requested_by = match why {
+        Why::Machine(name) => name,
+        Why::Person { by, .. } => &by.actor,
+    };
     let mut tx = db.begin().await?;
     if batches::is_stopped(&mut tx).await? {
         return Ok(Started::Paused);
     }
-    let mut runs = Vec::new();
+    let (mut runs, mut to_queue) = (Vec::new(), Vec::new());
     for schedule in schedules {
-        runs.push(batches::start_run(&mut tx, *schedule, cycle_on, cutoff_at, requested_by).await?);
+        let (run, new) = batches::start_run(&mut tx, *schedule, cycle_on, cutoff_at, requested_by).await?;
+        let mut waited = false;
+        if let Why::Person { agreed, .. } = why {
+            waited = preview::agree(&mut tx, run, agreed.and_then(|agreed| agreed.get(schedule)).map(String::as_str)).await?;
+        }
+        to_queue.extend((new || waited).then_some(Message::CreateBatch { run_id: run }));
+        runs.push((run, new));
+    }
+    if let Why::Person { by, agreed } = why {
+        let ids: Vec<RunId> = runs.iter().map(|(run, _)| *run).collect();
+        let act = Act {
+            action: "cycle.run",
+            subject: format!("cycle:{cycle_on}"),
+            before: json!({}),
+            after: json!({ "runIds": ids, "new": runs.iter().any(|(_, new)| *new), "previewed": agreed.is_some() }),
+        };
+        audit::record(&mut tx, by, &act).await?;
     }
     tx.commit(Boundary::StartRuns).await?;
-    let new: Vec<Message> =
-        runs.iter().filter(|(_, new)| *new).map(|(run_id, _)| Message::CreateBatch { run_id: *run_id }).collect();
-    queue.send_all(Boundary::QueueRuns, &new).await?;
-    metric(Metric::RunsStarted, i64::try_from(new.len()).unwrap_or(i64::MAX), &[]);
+    queue.send_all(Boundary::QueueRuns, &to_queue).await?;
+    metric(Metric::RunsStarted, i64::try_from(to_queue.len()).unwrap_or(i64::MAX), &[]);
     Ok(Started::Runs(runs))
 }
 
-/// The schedules that had a cycle today, whose cut-off is over by an hour, and that have no run: somebody must hear of it today.
-pub async fn missing(db: &Db, calendar: Calendar, now: DateTime<Utc>) -> Result<Vec<Schedule>> {
+/// The cycles of the day and of the day before whose cut-off is over by half an hour and that have no run: somebody must hear
+/// of it today. Nothing was missed before there was a database.
+pub async fn missing(db: &Db, calendar: Calendar, now: DateTime<Utc>) -> Result<Vec<(NaiveDate, Vec<Schedule>)>> {
     let today = calendar.date_of(now);
-    if calendar.cutoff(today) + chrono::Duration::hours(1) > now {
-        return Ok(Vec::new());
-    }
+    let mut missing = Vec::new();
     let mut tx = db.begin().await?;
-    let there = batches::schedules_run_on(&mut tx, today).await?;
-    Ok(Schedule::due_on(today).into_iter().filter(|due| !there.iter().any(|schedule| schedule == due.as_str())).collect())
+    let born_at = batches::born_at(&mut tx).await?;
+    for cycle_on in today.pred_opt().into_iter().chain([today]) {
+        let cutoff_at = calendar.cutoff(cycle_on);
+        if cutoff_at < born_at || cutoff_at + chrono::Duration::minutes(30) > now {
+            continue;
+        }
+        let there = batches::schedules_run_on(&mut tx, cycle_on).await?;
+        let mut due = Schedule::due_on(cycle_on);
+        due.retain(|due| !there.iter().any(|schedule| schedule == due.as_str()));
+        missing.extend((!due.is_empty()).then_some((cycle_on, due)));
+    }
+    Ok(missing)
+}
+
+/// Starts what [`missing`] found, as its schedule should have.
+pub async fn make_good(db: &Db, queue: &Queue, cycle_on: NaiveDate, due: &[Schedule], calendar: Calendar) -> Result<Started> {
+    start(db, queue, due, cycle_on, calendar, Why::Machine("heartbeat")).await
 }
 
 /// The batch creator: matures holds, makes the run's batches, and queues their chunks. Run again at any point, it ends the same.
@@ -118,7 +164,13 @@ pub async fn create_batches(db: &Db, queue: &Queue, policy: &Policy, chunk_size:
     let locked = batches::lock_run(&mut tx, run).await?.ok_or_else(|| Error::not_found("The run"))?;
     if locked.batches_created_at.is_none() {
         batches::remember_policy(&mut tx, policy).await?;
-        let made = batches::create_batches(&mut tx, &locked, policy, chunk_size, clock::now()).await?;
+        let made = match batches::create_batches(&mut tx, &locked, policy, chunk_size, clock::now()).await {
+            Err(error) if error.code == "FACTS_CHANGED" => {
+                drop(tx);
+                return wait_to_be_asked(db, &locked).await;
+            }
+            made => made?,
+        };
         tracing::info!(run = run.0, batches = made.batches, items = made.items, excluded = made.excluded, "batches created");
         metric(Metric::PaymentsBatched, i64::try_from(made.items).unwrap_or(i64::MAX), &[]);
     }
@@ -130,4 +182,16 @@ pub async fn create_batches(db: &Db, queue: &Queue, policy: &Policy, chunk_size:
     tx.commit(Boundary::MarkChunksQueued).await?;
     let messages: Vec<Message> = chunks.into_iter().map(|chunk_id| Message::ProcessChunk { chunk_id }).collect();
     queue.send_all(Boundary::QueueChunks, &messages).await
+}
+
+/// The run was agreed to by a preview that showed other facts: nothing is made, the operators are told, and it waits until
+/// somebody asks for it again.
+async fn wait_to_be_asked(db: &Db, run: &batches::Run) -> Result<()> {
+    tracing::warn!(run = run.id.0, "the facts have changed since the preview");
+    let mut tx = db.begin().await?;
+    batches::facts_changed(&mut tx, run, clock::now()).await?;
+    let payload = json!({ "runId": run.id, "cycleDate": run.cycle_on, "schedule": run.schedule });
+    let key = format!("facts_changed:{}:{}", run.id, run.preview_hash.as_deref().unwrap_or_default());
+    outbox::put(&mut tx, &key, "facts_changed", payload).await?;
+    tx.commit(Boundary::HoldRun).await
 }

@@ -116,6 +116,17 @@ pub enum Event {
     NeedsReview,
 }
 
+/// Where an item's money is, as far as its status does not tell; minor units.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// Arrived by the item's transfer, and not reversed.
+    pub at_stripe_minor: i64,
+    /// The item's transfer was reversed in full: its money is available again.
+    pub came_back: bool,
+    pub available_platform_minor: i64,
+    pub available_connected_minor: i64,
+}
+
 /// A transition that the rules do not know. Nothing may be written then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Illegal {
@@ -242,6 +253,54 @@ impl Item {
         }
         self.status = Status::Canceled;
         Ok(())
+    }
+
+    /// It was paid outside of Payday: closes the item, and its money counts as paid out. What was given back when it failed and
+    /// is not available any more becomes debt. `None`: not in this status, or its money is at Stripe and would be paid as well.
+    pub fn adopt(&mut self, money: &Whereabouts) -> Option<Vec<Posting>> {
+        let (platform, connected) = match self.status {
+            Status::Pending | Status::AwaitingFunds => (Account::ReservedPlatform, Account::ReservedConnected),
+            Status::Failed => (Account::AvailablePlatform, Account::AvailableConnected),
+            Status::NeedsReview if money.at_stripe_minor > 0 || self.connected_moved => return None,
+            Status::NeedsReview if money.came_back => (Account::AvailablePlatform, Account::ReservedConnected),
+            Status::NeedsReview => (Account::ReservedPlatform, Account::ReservedConnected),
+            _ => return None,
+        };
+        let there = |from: Account, part: i64| match from {
+            Account::AvailablePlatform => part.min(money.available_platform_minor),
+            Account::AvailableConnected => part.min(money.available_connected_minor),
+            _ => part,
+        };
+        let (of_platform, of_connected) = (there(platform, self.transfer_minor), there(connected, self.connected_minor));
+        let take = self.retries + 1;
+        let mut posts = vec![
+            self.post("adopt_platform", take, platform, Account::PaidOut, of_platform),
+            self.post("adopt_connected", take, connected, Account::PaidOut, of_connected),
+            self.post("adopt_debt", take, Account::Debt, Account::PaidOut, self.amount_minor - of_platform - of_connected),
+        ];
+        posts.retain(|posting| posting.micros != 0);
+        self.status = Status::Paid;
+        Some(posts)
+    }
+
+    /// A person has looked at an item without an open attempt and says that it goes on where it stopped: with a transfer that is
+    /// not there yet, else with the payout. One whose transfer came back is over. `None`: not in this status.
+    pub fn take_up(&mut self, money: &Whereabouts) -> Option<Vec<Posting>> {
+        if self.status != Status::NeedsReview {
+            return None;
+        }
+        if money.came_back {
+            if self.connected_moved {
+                return None;
+            }
+            let mut posts = self.release();
+            posts.retain(|posting| posting.micros != 0 && posting.from == Account::ReservedConnected);
+            self.status = Status::Canceled;
+            return Some(posts);
+        }
+        let arrived = money.at_stripe_minor > 0 || self.connected_moved;
+        self.status = if arrived { Status::AwaitingAvailable } else { Status::Pending };
+        Some(Vec::new())
     }
 
     /// available → reserved, per place.

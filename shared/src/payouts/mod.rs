@@ -8,15 +8,19 @@
 //! At most one operation of an item is open. No attempt n+1 without a closed n. No send without a committed dispatch. Every
 //! status is written by `store::chunks::save`, every legal transition is in `item`. Pause and kill switch change no item.
 
+pub mod by_hand;
 mod calls;
 pub mod checks;
+pub mod controls;
 pub mod cycle;
+pub mod forecast;
 pub mod item;
 pub mod kpis;
 pub mod news;
 pub mod operation;
 pub mod pay;
 pub mod plan;
+pub mod preview;
 pub mod reason;
 pub mod report;
 mod resume;

@@ -3,10 +3,14 @@
 //! Nothing here moves money: a start makes runs and queues ids, and starting the same cycle again finds the same runs. So a
 //! caller whose answer was lost asks again.
 
+mod batches;
+mod controls;
 mod health;
 mod history;
+mod items;
 mod kpis;
 mod money;
+mod preview;
 pub mod settings;
 pub mod statements;
 mod status;
@@ -18,8 +22,10 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::cycle::{self, Started};
+use super::cycle::{self, Started, Why};
+use super::preview as looking_ahead;
 use super::store::reports;
+use crate::audit::{self, Act, By};
 use crate::clock::{self, Calendar, Schedule};
 use crate::error::{Error, Result};
 use crate::http::{AppState, CronCaller, CronOrOperator, LenientJson, Problem, RequestId};
@@ -29,9 +35,18 @@ pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(trigger))
         .routes(routes!(run))
+        .routes(routes!(preview::preview))
         .routes(routes!(status::status))
         .routes(routes!(health::health))
         .routes(routes!(kpis::kpis))
+        .routes(routes!(controls::pause))
+        .routes(routes!(controls::kill))
+        .routes(routes!(controls::resume))
+        .routes(routes!(batches::resume))
+        .routes(routes!(items::retry))
+        .routes(routes!(items::retry_all))
+        .routes(routes!(items::adopt))
+        .routes(routes!(items::resolve))
         .routes(routes!(money::earnings))
         .routes(routes!(history::payouts))
         .routes(routes!(history::payout))
@@ -55,6 +70,8 @@ struct RunBody {
     /// Like `2026-11-15`; today in the payout zone if empty or not given.
     #[schema(format = Date)]
     cycle_date: Option<String>,
+    /// `hash` of the preview that this run was agreed to by: with other facts it is refused.
+    preview_hash: Option<String>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -133,7 +150,7 @@ async fn trigger(
     if calendar.cutoff(cycle_on) > timestamp {
         return skipped(too_early(cycle_on, calendar), request_id);
     }
-    let runs = match cycle::asked(&state.db, &state.queues.create_batch, cycle_on, calendar, "cron").await? {
+    let runs = match cycle::asked(&state.db, &state.queues.create_batch, cycle_on, calendar, Why::Machine("cron")).await? {
         Started::Runs(runs) => runs,
         Started::NotDue => return skipped(format!("{cycle_on} is not a pay day{}.", next_pay_day(cycle_on)), request_id),
         Started::Paused => {
@@ -179,7 +196,8 @@ struct RunAnswer {
 
 /// Run the cycle of a date.
 ///
-/// All schedules due on the date run. A second call for the same date returns the same runs.
+/// All schedules due on the date run. A second call for the same date returns the same runs. With the hash of a preview it is run
+/// only if the facts are still those.
 #[utoipa::path(
     post,
     path = "/internal/payouts/run",
@@ -191,7 +209,7 @@ struct RunAnswer {
         (status = 400, description = "Not JSON.", body = Problem),
         (status = 401, description = "No or wrong credentials.", body = Problem),
         (status = 403, description = "Not an operator.", body = Problem),
-        (status = 409, description = "`PAUSED`: payouts are paused, nothing was started.", body = Problem),
+        (status = 409, description = "`PAUSED`: payouts are paused, nothing was started. `PREVIEW_STALE`: the facts have changed since the preview.", body = Problem),
         (status = 422, description = "`VALIDATION_FAILED`: not a date. `NOT_A_PAY_DAY`: no schedule has a cycle on the date. `CYCLE_IN_FUTURE`: its hour is still to come.", body = Problem),
         (status = 429, description = "Too many requests; `Retry-After` says when to come back.", body = Problem),
         (status = 503, description = "The database or the queue does not answer; ask again.", body = Problem),
@@ -209,7 +227,13 @@ async fn run(
     if Schedule::due_on(cycle_on).is_empty() {
         return Err(not_a_pay_day());
     }
-    let runs = match cycle::asked(&state.db, &state.queues.create_batch, cycle_on, calendar, &caller.actor()).await? {
+    let by = By::new(caller.actor(), &request_id);
+    let agreed = match &body.preview_hash {
+        None => None,
+        Some(hash) => Some(agree(&state, cycle_on, hash, &by).await?),
+    };
+    let why = Why::Person { by: &by, agreed: agreed.as_ref() };
+    let runs = match cycle::asked(&state.db, &state.queues.create_batch, cycle_on, calendar, why).await? {
         Started::Runs(runs) => runs,
         Started::NotDue => return Err(not_a_pay_day()),
         Started::Paused => {
@@ -235,6 +259,22 @@ async fn run(
         status: if is_completed { "completed" } else { "running" },
         request_id,
     }))
+}
+
+/// The facts that a preview showed, if they are still those; the refusal is in the audit log.
+async fn agree(state: &AppState, cycle_on: NaiveDate, hash: &str, by: &By) -> Result<looking_ahead::Agreed> {
+    if hash.len() != 64 || !hash.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(Error::field("previewHash", "must be the hash of a preview, 64 hexadecimal digits"));
+    }
+    let occasion = looking_ahead::occasion(cycle_on, None, state.policy.calendar, clock::now())?;
+    match looking_ahead::still_agrees(&state.db, &state.policy, &occasion, hash).await {
+        Err(refusal) if refusal.code == "PREVIEW_STALE" => {
+            let after = serde_json::json!({ "previewHash": hash });
+            let act = Act { action: "cycle.run", subject: format!("cycle:{cycle_on}"), before: serde_json::json!({}), after };
+            Err(audit::refused(&state.db, by, &act, refusal).await?)
+        }
+        agreed => agreed,
+    }
 }
 
 /// The date that is asked for, else today's in the payout zone.

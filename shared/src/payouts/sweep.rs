@@ -1,16 +1,16 @@
 //! What keeps runs going when a message was lost, a worker died, money was missing or Stripe was away. Runs every minute and
 //! may run twice at once: each step takes what it finds under a lock or only sends hints.
 
-use chrono::Duration;
+use chrono::{DateTime, Duration, Utc};
 use serde::Deserialize;
 
 use super::store::{batches, chunks, jobs};
-use super::wave::Wave;
+use super::wave::{Loaded, Wave};
 use super::{item::Event, settle};
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::config::Policy;
-use crate::db::Db;
+use crate::db::{Db, Tx};
 use crate::error::{Error, Result};
 use crate::id::ItemId;
 use crate::queue::{Message, Queue};
@@ -178,14 +178,8 @@ impl Sweeper {
         if it.item.status != super::item::Status::Failed {
             return Ok(false);
         }
-        let balance = crate::ledger::store::lock_balance(&mut tx, it.item.payee, &it.item.currency.code()).await?;
-        let unit = it.item.currency.micros_per_minor();
-        let there = balance.available_platform >= it.item.transfer_minor.saturating_mul(unit)
-            && balance.available_connected >= it.item.connected_minor.saturating_mul(unit);
-        let superseded = !there || jobs::has_newer_item(&mut tx, id).await?;
-        let recheck = chunks::recheck(&mut tx, &[id], &self.policy, now).await?.into_iter().next();
-        let eligible = recheck.is_some_and(|recheck| recheck.reason.is_none());
-        let Some(event) = settle::retry(superseded, eligible) else { return Ok(false) };
+        let stands = standing(&mut tx, &self.policy, &it, now).await?;
+        let Some(event) = settle::retry(stands.superseded, stands.reason.is_none()) else { return Ok(false) };
         let postings = it.item.apply(event)?;
         let mut row = settle::item_row(&it);
         row.due_at = (event == Event::Retried).then_some(now);
@@ -197,4 +191,23 @@ impl Sweeper {
         tx.commit(Boundary::RetryItem).await?;
         Ok(event == Event::Retried)
     }
+}
+
+/// What stands against taking a failed item up again.
+pub(super) struct Standing {
+    /// A newer item has the money, or it is not there any more.
+    pub superseded: bool,
+    /// Why the payee may not be paid now.
+    pub reason: Option<String>,
+}
+
+pub(super) async fn standing(tx: &mut Tx, policy: &Policy, it: &Loaded, now: DateTime<Utc>) -> Result<Standing> {
+    let balance = crate::ledger::store::lock_balance(tx, it.item.payee, &it.item.currency.code()).await?;
+    let unit = it.item.currency.micros_per_minor();
+    let there = balance.available_platform >= it.item.transfer_minor.saturating_mul(unit)
+        && balance.available_connected >= it.item.connected_minor.saturating_mul(unit);
+    let superseded = !there || jobs::has_newer_item(tx, it.item.id).await?;
+    let recheck = chunks::recheck(tx, &[it.item.id], policy, now).await?.into_iter().next();
+    let reason = recheck.map_or_else(|| Some("no_account".to_owned()), |recheck| recheck.reason);
+    Ok(Standing { superseded, reason })
 }

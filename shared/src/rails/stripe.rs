@@ -166,8 +166,14 @@ impl Stripe {
 
     /// The platform's available balance in a currency, minor units.
     pub async fn available(&self, currency: &str) -> Result<i64> {
+        let balances = self.balances().await?;
+        Ok(balances.iter().filter(|(of, _)| of == currency).map(|(_, minor)| minor).sum())
+    }
+
+    /// The platform's available balances, by currency in minor units.
+    pub async fn balances(&self) -> Result<Vec<(String, i64)>> {
         let balance: Balance = self.read(Boundary::ReadBalance, &RetrieveForMyAccountBalance::new().build(), None).await?;
-        Ok(balance.available.iter().filter(|part| part.currency == currency).map(|part| part.amount).sum())
+        Ok(balance.available.into_iter().map(|part| (part.currency, part.amount)).collect())
     }
 
     async fn read<T: DeserializeOwned>(&self, boundary: Boundary, request: &RequestBuilder, account: Option<&str>) -> Result<T> {

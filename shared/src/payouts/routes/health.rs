@@ -12,6 +12,7 @@ use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::super::controls::SCHEDULES;
 use super::super::reason;
 use super::super::store::{checks, jobs, reports};
 use crate::clock;
@@ -27,8 +28,6 @@ use crate::schedule::{Arming, Scheduler};
 /// What one part may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 const STRIPE_PATIENCE: Duration = Duration::from_secs(2);
-/// The schedules that start payouts, by their names in the template.
-const SCHEDULES: [&str; 3] = ["payout-semimonthly", "payout-monthly", "payout-weekly"];
 /// Runs or batches told of one by one.
 const MOST_TOLD: i64 = 20;
 

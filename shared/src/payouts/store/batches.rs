@@ -45,6 +45,20 @@ pub async fn start_run(
     Ok((id, false))
 }
 
+/// Keeps the run from being made until somebody asks for it again; not if somebody just has, for other facts.
+pub async fn facts_changed(tx: &mut Tx, run: &Run, now: DateTime<Utc>) -> Result<()> {
+    let statement =
+        query("update payout_runs set facts_changed_at = $3 where id = $1 and preview_hash = $2 and batches_created_at is null");
+    tx.run(statement.bind(run.id).bind(run.preview_hash.clone()).bind(now)).await?;
+    Ok(())
+}
+
+/// When this database was made: no cycle before it can have been missed.
+pub async fn born_at(tx: &mut Tx) -> Result<DateTime<Utc>> {
+    let (at,): (DateTime<Utc>,) = tx.one(query_as("select created_at from instance")).await?;
+    Ok(at)
+}
+
 /// The schedules that have a run of the date.
 pub async fn schedules_run_on(tx: &mut Tx, cycle_on: NaiveDate) -> Result<Vec<String>> {
     let statement = query_as("select schedule from payout_runs where kind = 'scheduled' and cycle_on = $1");
@@ -62,6 +76,8 @@ pub struct Run {
     pub cutoff_at: DateTime<Utc>,
     pub status: String,
     pub batches_created_at: Option<DateTime<Utc>>,
+    /// The facts that it must be made of; none: whatever they are.
+    pub preview_hash: Option<String>,
 }
 
 impl Run {
@@ -77,7 +93,7 @@ impl Run {
 
 /// The run under its lock.
 pub async fn lock_run(tx: &mut Tx, id: RunId) -> Result<Option<Run>> {
-    tx.optional(query_as("select id, kind, schedule, cycle_on, cutoff_at, status, batches_created_at from payout_runs where id = $1 for no key update").bind(id)).await
+    tx.optional(query_as("select id, kind, schedule, cycle_on, cutoff_at, status, batches_created_at, preview_hash from payout_runs where id = $1 for no key update").bind(id)).await
 }
 
 /// What creating a run's batches made.
@@ -89,7 +105,8 @@ pub struct Created {
 }
 
 /// Selects the eligible, nets debts, creates batches, chunks and items, reserves their money and records why everyone else is
-/// not paid. The caller holds the run's lock and has seen that it has no batches yet.
+/// not paid. The caller holds the run's lock and has seen that it has no batches yet. `FACTS_CHANGED`: the run was agreed to by
+/// a preview that showed others; nothing may be committed then.
 pub async fn create_batches(tx: &mut Tx, run: &Run, policy: &Policy, chunk_size: i64, now: DateTime<Utc>) -> Result<Created> {
     let due = Schedule::due_on(run.cycle_on);
     let others: Vec<String> = due.iter().map(|it| it.as_str().to_owned()).filter(|it| *it != run.schedule).collect();
@@ -127,6 +144,20 @@ pub async fn create_batches(tx: &mut Tx, run: &Run, policy: &Policy, chunk_size:
     let fill = fill.bind(schedules).bind(others).bind(run.cutoff_at).bind(policy_json.clone()).bind(now).bind(tells_not_due);
     tx.run(fill.bind(only)).await?;
     tx.run(query("analyze candidates")).await?;
+    if let Some(agreed) = &run.preview_hash {
+        let facts = query_as(
+            "select coalesce(encode(sha256(convert_to(string_agg(
+                        payout_fact(creator_id, currency::text, account, destination, payable_minor, transfer_minor, payout_minor, reason),
+                        chr(10) order by creator_id, currency), 'UTF8')), 'hex'), '') from candidates",
+        );
+        let (facts,): (String,) = tx.one(facts).await?;
+        if facts != *agreed {
+            return Err(Error::conflict(
+                "FACTS_CHANGED",
+                "The facts have changed since the preview; the run waits to be asked for again.",
+            ));
+        }
+    }
 
     let net = query(
         "insert into ledger_transfers (event, leg, payee_id, currency, from_account, to_account, amount_micros)

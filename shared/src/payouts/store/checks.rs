@@ -134,7 +134,7 @@ pub async fn of_everything(tx: &mut Tx) -> Result<Vec<(String, String)>> {
     tx.all(query_as(
         "with items as (
             select i.creator_id, i.currency,
-                   sum(c.micros_per_minor * (case when i.connected_moved then i.connected_minor else 0 end - case when i.status = 'paid' then i.amount_minor else 0 end)) as micros
+                   sum(c.micros_per_minor * (case when i.connected_moved then i.connected_minor else 0 end - case when i.status = 'paid' then i.amount_minor - i.adopted_minor else 0 end)) as micros
             from payout_items i join currencies c on c.code = i.currency group by 1, 2
          ), transfers as (
             select i.creator_id, i.currency,

@@ -71,7 +71,7 @@ pub async fn take_due_chunks(tx: &mut Tx, now: DateTime<Utc>, quiet_since: DateT
 /// Runs whose batches were never created though their message is a while ago, marked as queued again.
 pub async fn take_runs_without_batches(tx: &mut Tx, quiet_since: DateTime<Utc>) -> Result<Vec<RunId>> {
     let rows: Vec<(RunId,)> = tx
-        .all(query_as("update payout_runs set queued_at = now() where status = 'running' and batches_created_at is null and queued_at < $1 returning id").bind(quiet_since))
+        .all(query_as("update payout_runs set queued_at = now() where status = 'running' and batches_created_at is null and facts_changed_at is null and queued_at < $1 returning id").bind(quiet_since))
         .await?;
     Ok(rows.into_iter().map(|(id,)| id).collect())
 }

@@ -1,0 +1,276 @@
+//! What operators decide about single payments: try again, close one that was paid outside, say what became of one that Stripe
+//! never answered. Each is one transaction with its row in the audit log; `decide` says what it does, `consent` whether a second
+//! person has to agree.
+//!
+//! Pressing twice does nothing twice: every decision is taken under the item's lock, on what it is by then. Nothing is sent here:
+//! what is made due goes out with the next sweep.
+
+pub mod consent;
+pub mod decide;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+
+use self::consent::{Consent, consent};
+use self::decide::{Retry, Verdict};
+use super::item::{Status, Whereabouts};
+use super::operation::State;
+use super::settle::asked_minor;
+use super::store::by_hand::{self as store, Proposal};
+use super::store::chunks;
+use super::sweep::standing;
+use super::wave::Loaded;
+use super::{item, reason};
+use crate::audit::{self, Act, By};
+use crate::boundary::Boundary;
+use crate::clock;
+use crate::config::Policy;
+use crate::db::{Db, Tx};
+use crate::error::{Error, Kind, Result};
+use crate::id::{ItemId, OperationId};
+use crate::ledger::store::lock_balance;
+use crate::rails::Leg;
+use crate::schedule::Scheduler;
+
+/// What became of a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decided {
+    /// It is done; the item's status now.
+    Done(Status),
+    /// It had been done before.
+    Already(Status),
+    /// Another operator has to send the same.
+    Proposed,
+}
+
+/// What two persons are asked for, and who asks.
+#[derive(Clone, Copy)]
+pub struct Desk<'a> {
+    pub db: &'a Db,
+    pub policy: &'a Policy,
+    /// Above so many hundredths of a unit two persons decide; 0: never.
+    pub two_person_above_cents: i64,
+    pub by: &'a By,
+}
+
+/// A decision that may need a second person.
+#[derive(Debug, Clone, Copy)]
+struct Decision<'a> {
+    subject: &'a str,
+    action: &'static str,
+    content: &'a Value,
+    evidence: &'a str,
+    micros: i64,
+}
+
+async fn load(tx: &mut Tx, id: ItemId) -> Result<Loaded> {
+    chunks::load(tx, id).await?.ok_or_else(|| Error::not_found("The payout item"))
+}
+
+async fn whereabouts(tx: &mut Tx, it: &Loaded) -> Result<Whereabouts> {
+    let (at_stripe_minor, came_back) = store::at_stripe(tx, it.item.id).await?;
+    let balance = lock_balance(tx, it.item.payee, &it.item.currency.code()).await?;
+    let unit = it.item.currency.micros_per_minor();
+    Ok(Whereabouts {
+        at_stripe_minor,
+        came_back,
+        available_platform_minor: balance.available_platform / unit,
+        available_connected_minor: balance.available_connected / unit,
+    })
+}
+
+fn told(it: &item::Item) -> Value {
+    json!({ "status": it.status.as_str(), "amountMinor": it.amount_minor, "currency": it.currency.code(), "creatorId": it.payee })
+}
+
+impl Desk<'_> {
+    /// Tries an item again: a failed transfer anew, a refused payout by another payout leg, what a person has looked at where it
+    /// stopped. Pressed twice, it is one attempt.
+    pub async fn retry(&self, id: ItemId, reason: &str) -> Result<Decided> {
+        let now = clock::now();
+        let mut tx = self.db.begin().await?;
+        let mut it = load(&mut tx, id).await?;
+        let before = told(&it.item);
+        let money = whereabouts(&mut tx, &it).await?;
+        let decided = decide::retry(&mut it.clone(), &money, now)?;
+        if matches!(decided, Retry::Again(_)) {
+            let stands = standing(&mut tx, self.policy, &it, now).await?;
+            if it.item.status == Status::Failed && stands.superseded {
+                let message = "A newer payment of this payee has the money; the failed one is not tried again.";
+                return Err(Error::conflict("SUPERSEDED", message));
+            }
+            // Money that is on its way already is kept only from an account that cannot take it, or from whom somebody has blocked.
+            let counts = |why: &String| {
+                it.item.status == Status::Failed || matches!(why.as_str(), "no_account" | "account_not_ready" | "blocked")
+            };
+            if let Some(why) = stands.reason.filter(counts) {
+                let message = format!("The payee cannot be paid now ({why}). {}", reason::of_reason(&why, None).action);
+                return Err(Error::conflict("NOT_ELIGIBLE", message));
+            }
+        }
+        let wave = match decide::retry(&mut it, &money, now)? {
+            Retry::Again(wave) => wave,
+            Retry::UnderWay => return Ok(Decided::Already(it.item.status)),
+            Retry::Open => {
+                let message = "Nobody knows yet what became of its last attempt: resolve that first.";
+                return Err(Error::conflict("RESOLVE_FIRST", message));
+            }
+            Retry::Never => {
+                let status = it.item.status.as_str();
+                let message = format!("An item that is {status} cannot be tried again. {}", reason::of_reason(status, None).action);
+                return Err(Error::conflict("NOT_RETRYABLE", message));
+            }
+        };
+        chunks::save(&mut tx, &wave, now).await?;
+        let mut after = told(&it.item);
+        after["reason"] = reason.into();
+        self.record(&mut tx, "item.retry", format!("item:{id}"), before, after).await?;
+        tx.commit(Boundary::SaveByRequest).await?;
+        Ok(Decided::Done(it.item.status))
+    }
+
+    /// Closes an item that was paid outside of Payday.
+    pub async fn adopt(&self, id: ItemId, reference: &str, evidence: &str) -> Result<Decided> {
+        let now = clock::now();
+        let subject = format!("item:{id}");
+        let mut tx = self.db.begin().await?;
+        let mut it = load(&mut tx, id).await?;
+        if it.item.status == Status::Paid {
+            return match store::adopted_by(&mut tx, id).await? {
+                Some(known) if known == reference => Ok(Decided::Already(Status::Paid)),
+                _ => Err(Error::conflict("NOT_ADOPTABLE", "The item is paid already.")),
+            };
+        }
+        let before = told(&it.item);
+        let money = whereabouts(&mut tx, &it).await?;
+        let Some(wave) = decide::adopt(&mut it, &money) else {
+            let message = "An item can be adopted while it is pending, waits for funds, has failed or needs a review, has no open attempt \
+                           and no money at Stripe: resolve the attempt, or reverse the transfer at Stripe, first.";
+            return Err(Error::conflict("NOT_ADOPTABLE", message));
+        };
+        let content = json!({ "reference": reference });
+        let micros = it.item.amount_minor.saturating_mul(it.item.currency.micros_per_minor());
+        let decision = Decision { subject: &subject, action: "item.adopt", content: &content, evidence, micros };
+        let Some(mut tx) = self.agreed(tx, &decision).await? else { return Ok(Decided::Proposed) };
+        chunks::save(&mut tx, &wave, now).await?;
+        store::adopted(&mut tx, id, reference, it.item.amount_minor).await?;
+        let mut after = told(&it.item);
+        (after["reference"], after["evidence"]) = (reference.into(), evidence.into());
+        self.record(&mut tx, "item.adopt", subject, before, after).await?;
+        tx.commit(Boundary::SaveByRequest).await?;
+        tracing::warn!(actor = self.by.actor, item = id.0, reference, "adopted");
+        Ok(Decided::Done(it.item.status))
+    }
+
+    /// Says what became of an attempt that is unresolved or frozen.
+    pub async fn resolve(&self, id: OperationId, verdict: &Verdict, evidence: &str) -> Result<Decided> {
+        let now = clock::now();
+        let subject = format!("operation:{id}");
+        let mut tx = self.db.begin().await?;
+        let item = store::item_of(&mut tx, id).await?.ok_or_else(|| Error::not_found("The operation"))?;
+        let mut it = load(&mut tx, item).await?;
+        let attempt = it.operation.clone().filter(|latest| latest.id == id);
+        let state = attempt.as_ref().map(|attempt| attempt.facts.state);
+        let content = match verdict {
+            Verdict::Accepted { stripe_id } => json!({ "outcome": "accepted", "stripeId": stripe_id }),
+            Verdict::Rejected => json!({ "outcome": "rejected" }),
+        };
+        match (state, verdict) {
+            (Some(State::Accepted), Verdict::Accepted { stripe_id }) if it.stripe_ids.contains(stripe_id) => {
+                return Ok(Decided::Already(it.item.status));
+            }
+            (Some(State::Rejected), Verdict::Rejected) => return Ok(Decided::Already(it.item.status)),
+            _ => {}
+        }
+        if let (Verdict::Accepted { stripe_id }, Some(leg)) = (verdict, attempt.as_ref().map(|attempt| attempt.facts.leg)) {
+            let prefix = match leg {
+                Leg::Transfer => "tr_",
+                Leg::Payout => "po_",
+            };
+            if !stripe_id.starts_with(prefix) {
+                return Err(Error::field("stripeId", format!("the id of a {} begins with {prefix}", leg.as_str())));
+            }
+        }
+        if let Verdict::Accepted { stripe_id } = verdict
+            && !store::can_be(&mut tx, id, stripe_id).await?
+        {
+            let message = "Another operation is known by this id, or this operation by another id.";
+            return Err(Error::conflict("STRIPE_ID_TAKEN", message));
+        }
+        let mut before = told(&it.item);
+        before["state"] = state.map(State::as_str).into();
+        let Some((attempt, wave)) = attempt.zip(decide::resolve(&mut it, verdict, now)?) else {
+            let message = "Only the last attempt of an item can be resolved, while it is unresolved or frozen.";
+            return Err(Error::conflict("NOT_RESOLVABLE", message));
+        };
+        let micros = asked_minor(&it.item, attempt.facts.leg).saturating_mul(it.item.currency.micros_per_minor());
+        let decision = Decision { subject: &subject, action: "operation.resolve", content: &content, evidence, micros };
+        let Some(mut tx) = self.agreed(tx, &decision).await? else { return Ok(Decided::Proposed) };
+        chunks::save(&mut tx, &wave, now).await?;
+        let mut after = told(&it.item);
+        (after["decision"], after["evidence"]) = (content, evidence.into());
+        self.record(&mut tx, "operation.resolve", subject, before, after).await?;
+        tx.commit(Boundary::SaveByRequest).await?;
+        tracing::warn!(actor = self.by.actor, operation = id.0, ?verdict, "resolved by hand");
+        Ok(Decided::Done(it.item.status))
+    }
+
+    /// Whether the decision counts: then the transaction comes back to go on in. `None`: it is kept until another operator sends
+    /// the same. Confirming one's own is refused, and the refusal is in the log.
+    async fn agreed(&self, mut tx: Tx, decision: &Decision<'_>) -> Result<Option<Tx>> {
+        let Decision { subject, action, content, evidence, micros } = *decision;
+        let open = store::lock_proposal(&mut tx, subject).await?;
+        match consent(self.two_person_above_cents, micros, open.as_ref(), action, content, &self.by.actor) {
+            Consent::Given => {
+                store::forget_proposal(&mut tx, subject).await?;
+                Ok(Some(tx))
+            }
+            Consent::Proposed => {
+                let proposal = Proposal {
+                    action: action.to_owned(),
+                    decision: content.clone(),
+                    evidence: evidence.to_owned(),
+                    proposed_by: self.by.actor.clone(),
+                };
+                store::propose(&mut tx, subject, &proposal).await?;
+                let after = json!({ "of": action, "decision": content, "evidence": evidence });
+                self.record(&mut tx, "decision.propose", subject.to_owned(), json!({}), after).await?;
+                tx.commit(Boundary::SaveByRequest).await?;
+                Ok(None)
+            }
+            Consent::Own => {
+                drop(tx);
+                let message = "You have proposed this; another operator has to confirm it.";
+                let refusal = Error::new(Kind::Forbidden, "OWN_PROPOSAL", message);
+                let after = json!({ "decision": content, "evidence": evidence });
+                let act = Act { action, subject: subject.to_owned(), before: json!({}), after };
+                Err(audit::refused(self.db, self.by, &act, refusal).await?)
+            }
+        }
+    }
+
+    async fn record(&self, tx: &mut Tx, action: &'static str, subject: String, before: Value, after: Value) -> Result<()> {
+        audit::record(tx, self.by, &Act { action, subject, before, after }).await
+    }
+}
+
+/// Has a failed item tried again at a time: a schedule that fires once starts the retry job for it, which finds by itself whether
+/// that can be done by then. Asking again before is refused.
+pub async fn retry_at(desk: &Desk<'_>, scheduler: &Scheduler, id: ItemId, at: DateTime<Utc>, reason: &str) -> Result<Status> {
+    let mut tx = desk.db.begin().await?;
+    let it = load(&mut tx, id).await?;
+    if it.item.status != Status::Failed {
+        let message = format!("Only a failed item can be tried again later; this one is {}.", it.item.status.as_str());
+        return Err(Error::conflict("NOT_RETRYABLE", message));
+    }
+    let mut after = told(&it.item);
+    (after["reason"], after["at"]) = (reason.into(), json!(at));
+    desk.record(&mut tx, "item.retry_later", format!("item:{id}"), told(&it.item), after).await?;
+    // Before the schedule is made: what the log has and the Scheduler has not is seen by the answer, and asked for again.
+    tx.commit(Boundary::SaveByRequest).await?;
+    let input = json!({ "job": "retry", "item": id, "scheduledTime": "<aws.scheduler.scheduled-time>" });
+    if scheduler.once(&format!("retry-item-{id}"), at, "job-retry", &input).await? {
+        return Ok(it.item.status);
+    }
+    Err(Error::conflict("ALREADY_SCHEDULED", "It is going to be tried again already; wait for that, or retry it now."))
+}
