@@ -357,3 +357,18 @@ async fn the_audit_log_is_read_in_pages_and_tells_whether_it_is_whole() {
     assert_eq!(broken["whole"], false);
     assert_eq!(broken["breaches"], json!([{ "id": 3, "problem": "its content is not what was written" }]));
 }
+
+#[tokio::test]
+async fn earnings_that_a_person_enters_are_in_the_audit_log_and_a_machine_s_are_not() {
+    let api = Api::start().await;
+    let row = |id: &str| json!({ "sourceId": id, "creatorId": CREATOR, "kind": "tip", "tokens": 5, "occurredAt": "2025-10-01T00:00:00Z" });
+    for (who, rows) in
+        [(Who::Cron, json!([row("a")])), (Who::Operator, json!([row("b"), row("a")])), (Who::Operator, json!([row("b")]))]
+    {
+        api.fine(who, "POST", "/internal/earnings", Some(json!({ "earnings": rows }))).await;
+    }
+    assert_eq!(
+        api.database.rows("select actor, after ->> 'recorded', after ->> 'alreadyThere', after ->> 'firstSourceId' from audit_log order by id").await,
+        [format!("{OPERATOR} 1 1 b"), format!("{OPERATOR} 0 1 b")]
+    );
+}

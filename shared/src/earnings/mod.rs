@@ -13,9 +13,11 @@ pub mod taking_back;
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::audit::{self, Act, By};
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::config::Policy;
@@ -197,11 +199,22 @@ impl NewEarning {
 /// Records earnings, all or none. The same `sourceId` with the same content is counted as there already; with other content it
 /// is refused (`SOURCE_ID_CONFLICT`, the ids in `details`).
 pub async fn record(db: &Db, policy: &Policy, earnings: Vec<NewEarning>) -> Result<Recorded> {
+    record_by(db, policy, earnings, None).await
+}
+
+/// The same for a person, which the audit log has then; machines record all day long.
+pub async fn record_by(db: &Db, policy: &Policy, earnings: Vec<NewEarning>, person: Option<&By>) -> Result<Recorded> {
     let mut tx = db.begin().await?;
     let recorded = store::record(&mut tx, policy, &earnings).await.map_err(|error| match error.code {
         "OUT_OF_RANGE" => Error::field("earnings", "are more than the ledger can hold, together with what is recorded already"),
         _ => error,
     })?;
+    if let Some(by) = person {
+        let first = earnings.first().map(|earning| &earning.source_id);
+        let after = json!({ "recorded": recorded.recorded, "alreadyThere": recorded.already_there, "firstSourceId": first });
+        let act = Act { action: "earnings.record", subject: "earnings".to_owned(), before: json!({}), after };
+        audit::record(&mut tx, by, &act).await?;
+    }
     tx.commit(Boundary::RecordEarnings).await?;
     Ok(recorded)
 }

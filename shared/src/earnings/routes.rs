@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::{Frozen, Kind, NAME, NewEarning, Place, Recorded, Sums, Value, is_name};
+use crate::audit::By;
 use crate::clock;
 use crate::config::Policy;
 use crate::error::{Error, FieldError, Kind as ErrorKind, Result};
@@ -111,7 +112,9 @@ async fn record_earnings(
     Json(body): Json<EarningsBody, MAX_BYTES>,
 ) -> Result<axum::Json<EarningsAnswer>> {
     let earnings = checked(body, &state.policy, clock::now())?;
-    let Recorded { recorded, already_there } = super::record(&state.db, &state.policy, earnings).await?;
+    let by = By::new(caller.actor(), &request_id);
+    let person = matches!(caller, CronOrOperator::Operator(_)).then_some(&by);
+    let Recorded { recorded, already_there } = super::record_by(&state.db, &state.policy, earnings, person).await?;
     tracing::info!(actor = caller.actor(), recorded, already_there, "earnings recorded");
     Ok(axum::Json(EarningsAnswer { ok: true, success: true, recorded, already_there, request_id }))
 }
