@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use payday::boundary::Boundary;
 use payday::config::Policy;
 use payday::id::RunId;
-use payday::payouts::store::batches;
+use payday::payouts::preview;
+use payday::payouts::store::{self, batches};
 use payday::{clock, earnings};
 use serde_json::{Value as Json, json};
 use sqlx::{Connection, Executor};
@@ -35,6 +36,7 @@ pub async fn measure(rig: &Rig, large: bool) -> Result<Json, Failure> {
 }
 
 struct Round {
+    previewed: Duration,
     matured: Duration,
     created: Duration,
     baseline: Duration,
@@ -55,8 +57,8 @@ async fn size(rig: &Rig, payees: u64, earnings_each: u64) -> Result<Json, Failur
         let loaded = rig.database("batch", payees, earnings_each).await?;
         let round = round(rig, &loaded).await?;
         note(&format!(
-            "batch of {payees}: maturing {:?}, creating {:?}, baseline {:?}",
-            round.matured, round.created, round.baseline
+            "batch of {payees}: preview {:?}, maturing {:?}, creating {:?}, baseline {:?}",
+            round.previewed, round.matured, round.created, round.baseline
         ));
         rounds.push(round);
     }
@@ -69,6 +71,7 @@ async fn size(rig: &Rig, payees: u64, earnings_each: u64) -> Result<Json, Failur
         "earnings": payees * earnings_each,
         "items": middle.items,
         "rows_written_or_rewritten": middle.rows,
+        "preview_seconds": seconds(middle.previewed),
         "maturing_seconds": seconds(middle.matured),
         "creating_seconds": seconds(middle.created),
         "baseline_seconds": seconds(middle.baseline),
@@ -90,6 +93,13 @@ async fn round(rig: &Rig, loaded: &Loaded) -> Result<Round, Failure> {
     let db = rig.db(&loaded.url)?;
     let policy = Policy::load()?;
     let cycle_on = CYCLE_ON.parse().map_err(broken)?;
+    // While everything is still held: the preview sums up what the batch creator finds matured.
+    let began = Instant::now();
+    let occasion = preview::occasion(cycle_on, None, policy.calendar, cutoff())?;
+    let mut tx = db.begin().await?;
+    let _ = store::preview::foresee(&mut tx, &occasion, &policy, None, 50).await?;
+    drop(tx);
+    let previewed = began.elapsed();
     let mut tx = db.begin().await?;
     let (run, _) = batches::start_run(&mut tx, clock::Schedule::Semimonthly, cycle_on, cutoff(), "bench").await?;
     tx.commit(Boundary::Outside).await?;
@@ -113,7 +123,7 @@ async fn round(rig: &Rig, loaded: &Loaded) -> Result<Round, Failure> {
     tx.commit().await.map_err(broken)?;
     let baseline = began.elapsed();
     connection.close().await.map_err(broken)?;
-    Ok(Round { matured, created, baseline, rows: i64::try_from(rows).unwrap_or(0), items: made.items, statements })
+    Ok(Round { previewed, matured, created, baseline, rows: i64::try_from(rows).unwrap_or(0), items: made.items, statements })
 }
 
 async fn create(db: &payday::db::Db, run: RunId, policy: &Policy) -> Result<batches::Created, Failure> {
