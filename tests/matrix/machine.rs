@@ -263,8 +263,9 @@ impl Machine {
         panic!("it does not come to rest\n{}", self.state().await);
     }
 
-    /// What there is to see of items that are not at their end.
+    /// What goes on, and what there is to see of items that are not at their end.
     async fn state(&self) -> String {
+        let goes_on = self.rows(&format!("select what, at - now() from ({NEXT}) as next where at is not null order by at")).await;
         let open = self
             .rows(
                 "select i.id, i.status, i.due_at - now() as due_in, i.failure_code, b.status, b.halt_reason, k.leased_until - now() as leased_for,
@@ -273,7 +274,7 @@ impl Machine {
                  left join payout_operations o on o.item_id = i.id where i.due_at is not null order by i.id, o.id",
             )
             .await;
-        open.join("\n")
+        [goes_on, open].concat().join("\n")
     }
 
     async fn work_off(&mut self) {
@@ -435,21 +436,21 @@ impl Machine {
 
     /// How long until something goes on by itself; `None`: nothing will.
     async fn next_ms(&self) -> Option<i64> {
-        self.value(
-            "select min(ceil(extract(epoch from at - now()) * 1000))::bigint from (
-                select i.due_at from payout_items i join payout_batches b on b.id = i.batch_id where b.halt_reason is distinct from 'frozen_operation'
-                union all select due_at from stripe_events
-                union all select now() from stripe_accounts where stale or cured_at is not null
-                union all select now() from outbox where sent_at is null
-                union all select now() from payout_runs r where status = 'running' and facts_changed_at is null
-                          and not exists (select from payout_batches b where b.run_id = r.id and b.halt_reason = 'frozen_operation')
-                union all select now() from withdrawal_requests where status = 'pending' and due_at is not null
-                union all select now() from payout_batches where status = 'processing' or halt_reason = 'stripe_key_rejected'
-             ) as next (at)",
-        )
-        .await
+        self.value(&format!("select min(ceil(extract(epoch from at - now()) * 1000))::bigint from ({NEXT}) as next")).await
     }
 }
+
+/// What goes on by itself, and when.
+const NEXT: &str = "
+    select 'item ' || i.id as what, i.due_at as at
+        from payout_items i join payout_batches b on b.id = i.batch_id where b.halt_reason is distinct from 'frozen_operation'
+    union all select 'event ' || id, due_at from stripe_events
+    union all select 'account ' || account || case when stale then ' (stale)' else ' (cured)' end, now() from stripe_accounts where stale or cured_at is not null
+    union all select 'message ' || kind, now() from outbox where sent_at is null
+    union all select 'run ' || r.id, now() from payout_runs r where status = 'running' and facts_changed_at is null
+              and not exists (select from payout_batches b where b.run_id = r.id and b.halt_reason = 'frozen_operation')
+    union all select 'withdrawal ' || id, now() from withdrawal_requests where status = 'pending' and due_at is not null
+    union all select 'batch ' || id, now() from payout_batches where status = 'processing' or halt_reason = 'stripe_key_rejected'";
 
 fn operator() -> By {
     By::new("an operator", "a request")

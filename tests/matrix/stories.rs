@@ -135,7 +135,6 @@ impl Story {
                 "run resume completed",
                 "run semimonthly 2026-11-15 completed",
                 "told run_completed",
-                "told run_completed",
             ],
             Self::Outage => &[
                 // 10.00 paid, and a fan's 5.00.

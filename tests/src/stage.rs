@@ -141,7 +141,8 @@ impl Stage {
                 send_deadline = send_deadline - {passed}, unknown_since = unknown_since - {passed};
              update payout_items set due_at = due_at - {passed}, waiting_since = waiting_since - {passed} where due_at is not null or waiting_since is not null;
              update payout_chunks set leased_until = leased_until - {passed}, queued_at = queued_at - {passed};
-             update stripe_accounts set destination_changed_at = destination_changed_at - {passed}, cured_at = cured_at - {passed};
+             update stripe_accounts set destination_changed_at = destination_changed_at - {passed}, cured_at = cured_at - {passed},
+                state_at = case when stale then state_at - date_trunc('second', {passed}) else state_at end;
              update outbox set queued_at = queued_at - {passed} where sent_at is null;
              update outbox_deliveries set due_at = due_at - {passed} where due_at is not null;
              update payout_runs set started_at = started_at - {passed}, queued_at = queued_at - {passed};

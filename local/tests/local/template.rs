@@ -48,10 +48,13 @@ fn the_template_that_deploys_is_understood_whole() {
     assert_eq!(
         schedules,
         [
+            "job-forecast",
             "job-heartbeat",
             "job-mature",
+            "job-reconcile",
             "job-retry",
             "job-sweep",
+            "job-sync",
             "job-verify",
             "payout-monthly",
             "payout-semimonthly",

@@ -13,7 +13,7 @@ pub use onboarding::{
     Connection, account_created, account_refused, account_request, connected, connection, instance, lock_payee, look_up_account,
     make_payee, save_account_request, sends_again,
 };
-pub use sync::{begin_sync, finish_sync, lock_accounts, sync_goes_on};
+pub use sync::{begin_sync, finish_sync, let_in_again, lock_accounts, sync_goes_on};
 use uuid::Uuid;
 
 use super::NewPayee;
@@ -70,8 +70,7 @@ pub async fn describe(tx: &mut Tx, accounts: &[(Uuid, Account)], at: DateTime<Ut
                 destination_changed_at = case
                     when a.account <> excluded.account or a.destination <> excluded.destination then excluded.state_at
                     else a.destination_changed_at end,
-                -- Whoever describes it later than it left has been let in again.
-                deauthorized_at = case when a.account = excluded.account and a.deauthorized_at >= excluded.state_at then a.deauthorized_at end,
+                deauthorized_at = case when a.account <> excluded.account then null else a.deauthorized_at end,
                 state_at = excluded.state_at, updated_at = now()
              returning payee_id, coalesce(destination_changed_at = state_at, false)",
         )

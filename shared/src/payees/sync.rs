@@ -48,8 +48,9 @@ pub async fn sync(db: &Db, stripe: &Stripe) -> Result<u64> {
 
 /// Describes those of a page that are ours and not known from a later moment.
 async fn write(tx: &mut Tx, page: Vec<Account>, at: DateTime<Utc>) -> Result<u64> {
-    let ids = page.iter().map(|account| account.id.clone()).collect();
-    let known = store::lock_accounts(tx, ids).await?;
+    let ids: Vec<String> = page.iter().map(|account| account.id.clone()).collect();
+    let known = store::lock_accounts(tx, ids.clone()).await?;
+    store::let_in_again(tx, ids, at).await?;
     let mut accounts: Vec<(Uuid, Account)> = Vec::new();
     for account in page {
         match known.get(&account.id) {

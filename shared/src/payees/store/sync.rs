@@ -43,3 +43,12 @@ pub async fn lock_accounts(tx: &mut Tx, accounts: Vec<String>) -> Result<HashMap
     let rows: Vec<(String, Uuid, DateTime<Utc>)> = tx.all(statement.bind(accounts)).await?;
     Ok(rows.into_iter().map(|(account, payee, state_at)| (account, (payee, state_at))).collect())
 }
+
+/// Accounts that Stripe lists later than they left have been let in again.
+pub async fn let_in_again(tx: &mut Tx, accounts: Vec<String>, at: DateTime<Utc>) -> Result<()> {
+    let statement = query(
+        "update stripe_accounts set deauthorized_at = null, updated_at = now() where account = any($1) and deauthorized_at < $2",
+    );
+    tx.run(statement.bind(accounts).bind(at)).await?;
+    Ok(())
+}

@@ -117,7 +117,8 @@ impl Desk<'_> {
             }
             Retry::Never => {
                 let status = it.item.status.as_str();
-                let message = format!("An item that is {status} cannot be tried again. {}", reason::of_reason(status, None).action);
+                let message =
+                    format!("An item that is {status} cannot be tried again. {}", reason::of_reason(status, None).action);
                 return Err(Error::conflict("NOT_RETRYABLE", message));
             }
         };
