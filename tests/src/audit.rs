@@ -100,7 +100,6 @@ async fn nothing_forgotten(system: &System, expected: &Expected) {
     let waiting = system.database.rows("select id, type, effect from stripe_events where state = 'waiting'").await;
     assert_eq!(i64::try_from(waiting.len()), Ok(expected.waiting_events), "events that wait: {waiting:?}");
     assert_eq!(system.database.count("payout_batches where status = 'halted'").await, expected.halted, "halted batches");
-    let queues = &system.stack.queues;
-    let dead: Vec<String> = queues.dead_letter_names().iter().flat_map(|name| queues.bodies(name).unwrap_or_default()).collect();
+    let dead = system.dead_letters();
     assert_eq!(dead.len(), expected.dead_letters, "dead letters: {dead:?}");
 }

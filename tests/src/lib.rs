@@ -10,6 +10,7 @@ pub mod system;
 pub mod audit;
 pub mod gate;
 pub mod http;
+pub mod pooler;
 pub mod proxy;
 pub mod queues;
 pub mod schedules;

@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::audit;
 use crate::database::Database;
 use crate::http::{self, Answer};
+use crate::pooler::Pooler;
 use crate::world::{account_of, at, creator, cutoff, earning, policy};
 
 /// For everything that happens by itself; only a failure waits so long.
@@ -118,11 +119,15 @@ impl Setup {
     }
 }
 
+/// With this variable set everything that runs reaches the database through PgBouncer in transaction mode.
+const THROUGH_POOLER: &str = "PAYDAY_TEST_POOLER";
+
 pub struct System {
     pub database: Database,
     pub stack: Stack,
     pub double: StripeDouble,
     pub post_office: PostOffice,
+    pub pooler: Option<Pooler>,
     folder: PathBuf,
 }
 
@@ -147,10 +152,14 @@ impl System {
         };
         let double = StripeDouble::start(setup.double).await.expect("a double");
         double.fund("usd", setup.funds_minor);
-        let url = setup.database_url.unwrap_or_else(|| database.url());
+        let pooler = match std::env::var_os(THROUGH_POOLER) {
+            Some(_) => Some(Pooler::start(&database).await),
+            None => None,
+        };
+        let url = setup.database_url.unwrap_or_else(|| way(&database, pooler.as_ref()));
         let post_office = PostOffice::start().await.expect("letter boxes");
         let (stack, folder) = start_stack(url, &double, &post_office, setup.settings, setup.secrets).await;
-        let system = Self { database, stack, double, post_office, folder };
+        let system = Self { database, stack, double, post_office, pooler, folder };
         system.listen();
         for n in 1..=setup.creators {
             let mut spec = AccountSpec::ready(&account_of(n), "US", "usd");
@@ -179,7 +188,7 @@ impl System {
 
     /// Another stack on the same database and the same Stripe, as during a deployment, with other settings.
     pub async fn beside(&self, settings: Vec<(&'static str, String)>) -> Stack {
-        start_stack(self.database.url(), &self.double, &self.post_office, settings, Vec::new()).await.0
+        start_stack(way(&self.database, self.pooler.as_ref()), &self.double, &self.post_office, settings, Vec::new()).await.0
     }
 
     /// Enters creators, with their accounts as the double describes them.
@@ -348,6 +357,12 @@ impl System {
         http::request(&self.stack.http_url, "GET", path, &[("x-cron-secret", CRON_SECRET)], "").await
     }
 
+    /// The bodies of the messages in all dead-letter queues.
+    pub fn dead_letters(&self) -> Vec<String> {
+        let queues = &self.stack.queues;
+        queues.dead_letter_names().iter().flat_map(|name| queues.bodies(name).unwrap_or_default()).collect()
+    }
+
     /// Lets the banks decide and everything come to its end, and audits the world.
     pub async fn ends(self, statuses: &str) {
         self.ends_with(statuses, &Expected::default()).await;
@@ -363,6 +378,10 @@ impl System {
         // What failed keeps its logs.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
+}
+
+fn way(database: &Database, pooler: Option<&Pooler>) -> String {
+    pooler.map_or_else(|| database.url(), |pooler| pooler.url.clone())
 }
 
 async fn start_stack(

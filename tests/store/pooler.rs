@@ -1,99 +1,15 @@
 //! PgBouncer in transaction mode in front of the database, 8 clients on 3 backends, each statement with a text of its own. Our
 //! way (unnamed, inside begin … commit) is right; the usual ways are not, which proves that the experiment can fail.
 
-use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, chown};
-use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-
-use nix::unistd::{Uid, User};
 use payday::boundary::Boundary;
 use payday::db::{Db, query_as};
-use payday_local::reaper::Reaper;
+use payday_tests::pooler::Pooler;
 use payday_tests::stage::{Stage, sending};
 use payday_tests::world::{World, creator, earning};
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 const CLIENTS: u32 = 8;
-const BACKENDS: u32 = 3;
 const STATEMENTS: i64 = 100;
-
-/// A running PgBouncer. It ends when this is dropped, or when this process does, however that ends.
-struct Pooler {
-    port: u16,
-    child: std::process::Child,
-    _reaper: Reaper,
-    folder: PathBuf,
-}
-
-impl Drop for Pooler {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-impl Pooler {
-    async fn start(world: &World) -> Self {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let program = std::env::split_paths(&path)
-            .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])
-            .map(|folder| folder.join("pgbouncer"))
-            .find(|program| program.is_file())
-            .expect("PgBouncer is not installed on this machine. Install it with: apt-get install -y pgbouncer");
-        let target: PgConnectOptions = world.url().parse().expect("an address");
-        let url = target.to_url_lossy();
-        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("an address").port();
-        // Where also another user can walk to.
-        let folder = std::env::temp_dir().join(format!("payday-pooler-{}", uuid::Uuid::new_v4().simple()));
-        std::fs::create_dir(&folder).expect("a folder");
-        let settings = format!(
-            "[databases]\n* = host=127.0.0.1 port={} user={} password={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-             auth_type = any\npool_mode = transaction\ndefault_pool_size = {BACKENDS}\nmax_client_conn = 100\nignore_startup_parameters = extra_float_digits\n",
-            world.port(),
-            url.username(),
-            url.password().unwrap_or_default(),
-        );
-        let file = folder.join("pgbouncer.ini");
-        let mut opened = std::fs::File::options().write(true).create_new(true).mode(0o600).open(&file).expect("a file");
-        opened.write_all(settings.as_bytes()).expect("written");
-        let mut command = Command::new(program);
-        command
-            .arg("-q")
-            .arg(&file)
-            .current_dir(&folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0);
-        // It refuses to run as root, as Postgres does.
-        if Uid::effective().is_root() {
-            let user = ["postgres", "_postgres", "nobody"].into_iter().find_map(|name| User::from_name(name).ok().flatten());
-            let user = user.expect("a user to run PgBouncer as");
-            for path in [&folder, &file] {
-                chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).expect("given away");
-            }
-            command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
-        }
-        let child = command.spawn().expect("PgBouncer starts");
-        let reaper = Reaper::of_process(child.id(), "KILL").expect("a reaper");
-        let pooler = Self { port, child, _reaper: reaper, folder };
-        let until = Instant::now() + Duration::from_secs(10);
-        while let Err(error) = PgConnection::connect(&pooler.url(&world.name)).await {
-            assert!(Instant::now() < until, "PgBouncer does not answer: {error}");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        pooler
-    }
-
-    fn url(&self, database: &str) -> String {
-        format!("postgres://anyone@127.0.0.1:{}/{database}", self.port)
-    }
-}
 
 /// Errors, and answers that belong to another statement.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -163,22 +79,22 @@ async fn the_usual_way(url: &str, persistent: bool) -> Wrong {
 async fn behind_a_transaction_mode_pooler_our_way_is_right_and_the_usual_ways_are_not() {
     let world = World::new().await;
     let pooler = Pooler::start(&world).await;
-    let url = pooler.url(&world.name);
-    assert_eq!(our_way(&url).await, Wrong::default());
+    let url = &pooler.url;
+    assert_eq!(our_way(url).await, Wrong::default());
     // The control. Which of the two goes wrong, and how, is up to the version of the pooler.
-    let named = the_usual_way(&url, true).await;
-    let unnamed = the_usual_way(&url, false).await;
+    let named = the_usual_way(url, true).await;
+    let unnamed = the_usual_way(url, false).await;
     assert!(unnamed.results > 0, "unnamed without a transaction: another client's statement runs in place of ours: {unnamed:?}");
     assert!(named != Wrong::default() || unnamed != Wrong::default(), "{named:?} {unnamed:?}");
     // Right again afterwards: it was not luck with a fresh pooler.
-    assert_eq!(our_way(&url).await, Wrong::default());
+    assert_eq!(our_way(url).await, Wrong::default());
 }
 
 #[tokio::test]
 async fn a_whole_cycle_runs_behind_a_transaction_mode_pooler() {
     let mut stage = Stage::new().await;
     let pooler = Pooler::start(&stage.world).await;
-    let db = Db::connect(&pooler.url(&stage.name), 6).expect("an address");
+    let db = Db::connect(&pooler.url, 6).expect("an address");
     stage.payer.db = db.clone();
     stage.payer.sending = sending();
     stage.accounts(1..=40);
