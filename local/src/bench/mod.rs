@@ -9,6 +9,7 @@ mod cold;
 mod cpu;
 mod cycle;
 mod figures;
+mod reconciliation;
 mod rig;
 mod web;
 
@@ -29,13 +30,16 @@ pub enum Section {
     Rate,
     /// A batch of 100,000 payees against a bare insert of its rows
     Batch,
+    /// Reads of Stripe and time for the reconciliation of 100,000 payees
+    Reconciliation,
     /// Cold init, memory and size of each function beside Node
     Cold,
     /// Webhooks a second, and the cost of GET /api/tokens/earnings
     Webhooks,
 }
 
-const ALL: [Section; 5] = [Section::Cold, Section::Engine, Section::Rate, Section::Batch, Section::Webhooks];
+const ALL: [Section; 6] =
+    [Section::Cold, Section::Engine, Section::Rate, Section::Batch, Section::Webhooks, Section::Reconciliation];
 
 /// Measures and returns the one JSON. An empty `only` is all of it.
 pub async fn measure(rig: &Rig, only: &[Section], large: bool) -> Result<Json, Failure> {
@@ -46,6 +50,7 @@ pub async fn measure(rig: &Rig, only: &[Section], large: bool) -> Result<Json, F
             Section::Engine => ("engine", cycle::engine(rig).await?),
             Section::Rate => ("rate", cycle::rate(rig).await?),
             Section::Batch => ("batch", batch::measure(rig, large).await?),
+            Section::Reconciliation => ("reconciliation", reconciliation::measure(rig).await?),
             Section::Cold => ("cold", cold::measure(rig).await?),
             Section::Webhooks => ("webhooks", web::measure(rig).await?),
         };
