@@ -104,7 +104,7 @@ pub enum StackError {
     NoBinary { path: PathBuf },
     #[error("a schedule of the template is refused: {0}")]
     Schedule(String),
-    #[error("the database could not be migrated: {0}")]
+    #[error("the database could not be migrated: {0}. If it is an old one of this folder, `cargo payday reset` removes it")]
     Migration(InvokeError),
     #[error("after {after:?} there is still work: {what}")]
     Busy { after: Duration, what: String },

@@ -86,7 +86,7 @@ async fn nothing_forgotten(system: &System, expected: &Expected) {
         ("no attempt is open", "select o.id, o.state from payout_operations o where o.state in ('dispatched', 'unknown', 'not_run')
              and not exists (select from payout_items i join payout_batches b on b.id = i.batch_id where i.id = o.item_id and b.status = 'halted')"),
         ("a finished run was told of once", "select r.id from payout_runs r left join outbox o on o.dedupe_key = 'run_completed:' || r.id
-             where (r.status = 'completed' and r.kind not in ('withdrawal', 'resume')) <> (o.id is not null)"),
+             where (r.status = 'completed' and r.kind = 'scheduled') <> (o.id is not null)"),
         ("every message was sent", "select id, kind from outbox where sent_at is null"),
         ("everybody with a balance was paid, or has a reason", "select r.id, b.payee_id from payout_runs r cross join payee_balances b
              where r.kind = 'scheduled' and r.batches_created_at is not null and b.held_platform + b.held_connected + b.available_platform + b.available_connected > 0

@@ -2,17 +2,19 @@
 
 use chrono::Duration as Span;
 use futures::future::join_all;
+use payday::boundary::Boundary;
 use payday::clock::Schedule;
 use payday::config::Withdrawals;
 use payday::db::Db;
 use payday::error::{Error, Result};
 use payday::payouts::store::creators::{self, Changes};
+use payday::payouts::store::resume;
 use payday::withdrawals::store::Request;
 use payday::withdrawals::{self, Withdrawal};
 use payday_local::stripe_double::{Fault, FaultRule, When};
 use payday_tests::queues::QueueServer;
 use payday_tests::stage::{Stage, control};
-use payday_tests::world::{CYCLE, account_of, creator, earning};
+use payday_tests::world::{CYCLE, account_of, create_batches, creator, cutoff, day, earning};
 use uuid::Uuid;
 
 /// A stage on which somebody withdraws, and the queues between.
@@ -317,6 +319,23 @@ async fn with_the_next_cycle_it_goes_out_right_after_the_cycle_of_its_schedule()
     let [one, two, three] = [creator(1), creator(2), creator(3)];
     assert_eq!(stage.rows(paid).await, [format!("{one} 550 450"), format!("{two} 550 450"), format!("{three} 450")]);
     stage.audit().await;
+}
+
+#[tokio::test]
+async fn a_run_for_one_payee_is_nobody_elses_next_cycle() {
+    let desk = Desk::of(2).await;
+    let stage = &desk.stage;
+    stage.run(format!("update creator_payout_settings set schedule = 'manual' where creator_id = '{}'", creator(2))).await;
+    desk.ask_by(&stage.db, 2, 100, Withdrawals::NextCycle, None).await.expect("a request");
+    stage.run("update withdrawal_requests set created_at = '2026-11-10T00:00:00Z'").await;
+    let mut tx = stage.tx().await;
+    let run = resume::start(&mut tx, creator(1), day(CYCLE), cutoff()).await.expect("started").expect("a new one");
+    tx.commit(Boundary::Outside).await.expect("a commit");
+    assert_eq!(create_batches(&stage.world.database, &stage.policy, run, 25).await.items, 1);
+    assert_eq!((desk.sweep().await, desk.statuses(2).await), (0, vec!["pending".to_owned()]));
+    stage.finish().await;
+    stage.cycle(Schedule::Semimonthly, CYCLE, 25).await;
+    assert_eq!(desk.sweep().await, 1);
 }
 
 #[tokio::test]

@@ -55,8 +55,8 @@ pub async fn complete(tx: &mut Tx, batch: BatchId) -> Result<()> {
 pub async fn complete_run(tx: &mut Tx, run: crate::id::RunId) -> Result<()> {
     if let Some((kind, milliseconds)) = store::batches::complete_run(tx, run).await? {
         tracing::info!(run = run.0, kind, milliseconds, "run completed");
-        metric(Metric::RunMilliseconds, milliseconds, &[]);
-        if !matches!(kind.as_str(), "withdrawal" | "resume") {
+        if kind == "scheduled" {
+            metric(Metric::RunMilliseconds, milliseconds, &[]);
             outbox::put(tx, &format!("run_completed:{run}"), "run_completed", json!({ "runId": run })).await?;
         }
     }

@@ -225,11 +225,13 @@ pub async fn create_batches(tx: &mut Tx, run: &Run, policy: &Policy, chunk_size:
     let done = query(
         "with due as (
             update withdrawal_requests w set due_at = $2 from payee_facts f
-            where w.status = 'pending' and w.due_at is null and w.created_at <= $4 and f.payee_id = w.creator_id and f.schedule in ($5, 'manual')
+            where $6 = 'scheduled' and w.status = 'pending' and w.due_at is null and w.created_at <= $4 and f.payee_id = w.creator_id
+                and f.schedule in ($5, 'manual')
          )
          update payout_runs set batches_created_at = $2, policy = $3 where id = $1",
     );
-    tx.run(done.bind(run.id).bind(now).bind(policy_json).bind(run.cutoff_at).bind(run.schedule.clone())).await?;
+    let done = done.bind(run.id).bind(now).bind(policy_json).bind(run.cutoff_at).bind(run.schedule.clone());
+    tx.run(done.bind(run.kind.clone())).await?;
     tx.run(query(FORGET_PLANS)).await?;
     Ok(Created { batches: currencies.len() as u64, items: made, excluded })
 }

@@ -54,12 +54,12 @@ pub struct Timed {
     pub milliseconds: i64,
 }
 
-/// The runs completed since an instant, the newest first.
+/// The cycles' runs completed since an instant, the newest first.
 pub async fn timed(tx: &mut Tx, since: DateTime<Utc>, limit: i64) -> Result<Vec<Timed>> {
     let statement = query_as(
         "select r.id as run_id, r.schedule, r.cycle_on, coalesce((select sum(b.items) from payout_batches b where b.run_id = r.id), 0)::bigint as items,
                 (extract(epoch from r.completed_at - r.started_at) * 1000)::bigint as milliseconds
-         from payout_runs r where r.completed_at >= $1 order by r.id desc limit $2",
+         from payout_runs r where r.kind = 'scheduled' and r.completed_at >= $1 order by r.id desc limit $2",
     );
     tx.all(statement.bind(since).bind(limit)).await
 }

@@ -33,11 +33,11 @@ pub async fn run(tx: &mut Tx, id: i64) -> Result<Option<Run>> {
     tx.optional(statement.bind(id)).await
 }
 
-/// The run of a cycle that was started last; withdrawals come and go beside them.
+/// The run of a cycle that was started last; those of single payees come and go beside them.
 pub async fn last_run(tx: &mut Tx) -> Result<Option<Run>> {
     tx.optional(query_as(
         "select id, kind, schedule, cycle_on, cutoff_at, status, requested_by, batches_created_at, started_at, completed_at
-         from payout_runs where kind <> 'withdrawal' order by id desc limit 1",
+         from payout_runs where kind = 'scheduled' order by id desc limit 1",
     ))
     .await
 }
