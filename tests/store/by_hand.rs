@@ -288,3 +288,50 @@ async fn what_waited_too_long_for_its_connected_balance_goes_on_when_a_person_sa
     assert_eq!((stage.statuses().await.as_str(), stage.double.transfers().len()), ("in_transit=1", 1));
     stage.audit().await;
 }
+
+/// Whoever finds a transfer that should not be there reverses it at Stripe, and Stripe tells of that before or after the decision.
+#[tokio::test]
+async fn a_transfer_that_was_given_back_and_resolved_as_rejected_is_available_once() {
+    for told_first in [true, false] {
+        let mut stage = Stage::new().await;
+        stage.send_at_once(1);
+        stage.double.fault(FaultRule::post("/v1/transfers", When::Nth(1), Fault::WrongAmount).for_account("acct_1"));
+        stage.crowd(1, 1_000).await;
+        stage.work().await;
+        assert_eq!(stage.row("select state from payout_operations").await, "frozen");
+        let one = Operator::new("one", &stage);
+        let rejected = async || {
+            one.desk(&stage).resolve(OperationId(1), &Verdict::Rejected, "reversed in the dashboard").await.expect("resolved")
+        };
+        stage.double.reverse_transfer(&stage.double.transfers()[0].id, 1_000).expect("reversed");
+        if told_first {
+            stage.hear().await;
+            assert_eq!(stage.balance(1, "usd").await, "in_flight=10000000", "a person decides");
+            assert_eq!(rejected().await, Decided::Done(Status::Failed));
+            stage.later(Span::hours(1)).await;
+            assert_eq!(payday::stripe_events::retry_waiting(&stage.db, &stage.policy).await.expect("tried again"), 1);
+        } else {
+            assert_eq!(rejected().await, Decided::Done(Status::Failed));
+            stage.hear().await;
+        }
+        assert_eq!(stage.balance(1, "usd").await, "available_platform=10000000", "told first: {told_first}");
+        assert_eq!(stage.count("stripe_events where type = 'transfer.reversed' and state = 'applied'").await, 1);
+        stage.world.audit().await;
+    }
+}
+
+#[tokio::test]
+async fn a_payout_that_is_paid_after_somebody_said_it_was_rejected_waits_for_a_person() {
+    let stage = unresolved("payout", true).await;
+    let one = Operator::new("one", &stage);
+    let id = OperationId(stage.value("select id from payout_operations where state = 'unresolved'").await);
+    one.desk(&stage).resolve(id, &Verdict::Rejected, "overlooked").await.expect("resolved");
+    stage.double.settle_payouts();
+    stage.hear().await;
+    assert_eq!(stage.statuses().await, "paid=1 payout_blocked=1");
+    assert_eq!(
+        stage.rows("select state, object_id like 'a person: po_% is paid%' from stripe_events where account = 'acct_1' and type = 'payout.paid'").await,
+        ["waiting true"]
+    );
+    stage.world.audit().await;
+}

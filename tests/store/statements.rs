@@ -109,6 +109,7 @@ async fn the_rest(stage: &Stage) {
     payees::confirm(tx, creator(1), &destinations[&creator(1)], "an operator", now).await.expect("confirmed");
     payees::retry_confirmed_payouts_of(tx, creator(1), now).await.expect("retried");
     stripe_events::list(tx, &stripe_events::Filter::default(), None, 10).await.expect("events");
+    payday::stripe_events::store::attempt(tx, 1).await.expect("an attempt");
     payday::stripe_events::store::reverse(tx, 1, 1).await.expect("reversed");
     jobs::has_newer_item(tx, ItemId(1)).await.expect("an answer");
     let breach = Breach { check: Check::InFlight, row: "a row".to_owned() };

@@ -219,6 +219,22 @@ async fn a_transfer_that_is_reversed_in_parts_and_then_in_full_comes_back_once_i
     }
 }
 
+/// Somebody who finds a second transfer of one attempt at Stripe takes that one back.
+#[tokio::test]
+async fn a_second_transfer_of_an_attempt_that_is_reversed_is_no_money_of_the_payee() {
+    let stage = Stage::new().await;
+    stage.double.set_transfer_available_after(86_400_000);
+    stage.crowd(1, 1_000).await;
+    stage.work().await;
+    let mut event = reversal(&stage, 1_000).await;
+    event["data"]["object"]["id"] = json!("tr_second");
+    stage.take_in(&event).await;
+    assert_eq!(stage.statuses().await, "awaiting_available=1");
+    assert_eq!(stage.balance(1, "usd").await, "at_stripe=10000000");
+    assert_eq!(stage.row("select reversed_minor from payout_operations where leg = 'transfer'").await, "0");
+    stage.world.audit().await;
+}
+
 #[tokio::test]
 async fn a_reversal_told_before_the_answer_to_the_transfer_ends_the_item() {
     let mut stage = Stage::new().await;

@@ -50,6 +50,11 @@ pub fn payout(mut it: Loaded, attempt: OperationId, news: &PayoutNews) -> Result
         return Ok(Verdict::Person(format!("{id} is not what was asked for")));
     }
     let status = news.status.as_str();
+    if !latest.facts.state.is_open() && !it.stripe_ids.contains(id) {
+        // The attempt counts as refused, or is known by another id: one of the two is wrong, and a person finds out which.
+        let said = format!("{id} is {status}, and its attempt is {}", latest.facts.state.as_str());
+        return Ok(if matches!(status, "failed" | "canceled") { Verdict::Nothing(said) } else { Verdict::Person(said) });
+    }
     let mut row = settle::unchanged(&latest);
     row.stripe_id = Some(id.clone());
     let mut postings = Vec::new();
@@ -103,6 +108,25 @@ pub fn payout(mut it: Loaded, attempt: OperationId, news: &PayoutNews) -> Result
     Ok(Verdict::Change { wave, said })
 }
 
+/// Why the reversal of a transfer is not to be booked; `None`: it is. What it is known by and its state are the attempt's own,
+/// which need not be the item's latest.
+pub fn not_booked(state: State, known_as: Option<&str>, stripe_id: &str) -> Option<Verdict> {
+    if known_as.is_some_and(|known| known != stripe_id) {
+        // Somebody mends what should not be there; the attempt's own transfer stays where it is.
+        return Some(Verdict::Nothing(format!(
+            "{stripe_id} came back, a second transfer of one attempt: the books never had it"
+        )));
+    }
+    match state {
+        State::Rejected | State::Canceled => Some(Verdict::Nothing(format!(
+            "{stripe_id} came back, and its attempt is {}: the books never had it",
+            state.as_str()
+        ))),
+        State::Frozen => Some(Verdict::Person(format!("{stripe_id} came back and belongs to a frozen attempt"))),
+        State::Dispatched | State::Accepted | State::NotRun | State::Unknown | State::Unresolved | State::Returned => None,
+    }
+}
+
 /// The transfer that belongs to `attempt` was reversed up to `total_minor`, of which `before_minor` was known. Only the growth
 /// counts: it is available on the platform again, and never opens an attempt.
 pub fn reversed(
@@ -117,7 +141,7 @@ pub fn reversed(
     let growth = total - before_minor;
     let mut wave = Wave::default();
     let latest = it.operation.clone().filter(|latest| latest.id == attempt);
-    if let Some(open) = latest.filter(|latest| latest.facts.state.is_open() && latest.facts.state != State::Frozen) {
+    if let Some(open) = latest.filter(|latest| latest.facts.state.is_open()) {
         // The arrival has to stand before the money leaves again.
         wave.postings.extend(settle::accept(&mut it.item, Leg::Transfer, &accepted(stripe_id))?);
         let mut row = settle::unchanged(&open);

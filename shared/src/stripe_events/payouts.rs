@@ -5,10 +5,11 @@ use chrono::DateTime;
 use super::{Effect, Event, store};
 use crate::clock;
 use crate::db::Tx;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::{ItemId, OperationId};
 use crate::payees::store::destination_changed_at;
 use crate::payouts::news::{self, PayoutNews, Verdict};
+use crate::payouts::operation::State;
 use crate::payouts::store::chunks;
 use crate::payouts::wave::Loaded;
 use crate::rails::Leg;
@@ -65,6 +66,12 @@ pub async fn transfer_is_reversed(tx: &mut Tx, id: &str, mark: Option<&str>, rev
     let Some((it, attempt)) = attempt_of(tx, mark, id, Leg::Transfer).await? else {
         return Ok(Effect::Ignored("not a transfer of ours"));
     };
+    let (state, known_as) = store::attempt(tx, attempt.0).await?;
+    let unreadable = || Error::internal(format!("Operation {attempt} is in a state that this version does not know."));
+    let state = State::parse(&state).ok_or_else(unreadable)?;
+    if let Some(verdict) = news::not_booked(state, known_as.as_deref(), id) {
+        return act(tx, verdict).await;
+    }
     let total = reversed_minor.min(it.item.transfer_minor);
     let before = store::reverse(tx, attempt.0, total).await?;
     act(tx, news::reversed(it, attempt, id, total, before, clock::now())?).await

@@ -171,6 +171,11 @@ pub async fn operation_of(tx: &mut Tx, stripe_id: &str, mark: Option<&str>) -> R
     tx.optional(statement.bind(stripe_id.to_owned()).bind(mark.map(str::to_owned))).await
 }
 
+/// An attempt's state and the id it is known by. The caller holds its item.
+pub async fn attempt(tx: &mut Tx, operation: i64) -> Result<(String, Option<String>)> {
+    tx.one(query_as("select state, stripe_id from payout_operations where id = $1").bind(operation)).await
+}
+
 /// An attempt's transfer was reversed up to a total; returns the total known before. A smaller total than that is old news.
 pub async fn reverse(tx: &mut Tx, operation: i64, total_minor: i64) -> Result<i64> {
     let statement = query_as(

@@ -143,6 +143,10 @@ impl Tables {
     fn transfer_reversed(&mut self, id: &str, mark: &str, amount_reversed: i64, now: Time) -> Result<Effect, Breach> {
         let Some((it, attempt)) = self.attempt_of(id, mark, Leg::Transfer) else { return Ok(Effect::Ignored) };
         let total = amount_reversed.min(it.item.transfer_minor);
+        let row = &self.operations[place(attempt.0)];
+        if let Some(verdict) = news::not_booked(row.state, row.stripe_id.as_deref(), id) {
+            return self.act(verdict);
+        }
         let row = &mut self.operations[place(attempt.0)];
         let before = row.reversed_minor;
         row.reversed_minor = before.max(total);

@@ -196,7 +196,8 @@ impl World {
             let Some(id) = &it.stripe_id else { continue };
             let Some(object) = self.stripe.objects.iter().find(|object| object.id == *id) else { continue };
             let waits_for_a_person = self.tables.item(it.item).is_some_and(|row| row.item.status == Status::NeedsReview);
-            let reversed = object.kind == Kind::Transfer && object.reversed != it.reversed_minor;
+            // News of a frozen attempt wait for the person who decides about it.
+            let reversed = object.kind == Kind::Transfer && object.reversed != it.reversed_minor && it.state != State::Frozen;
             let returned =
                 object.kind == Kind::Payout && it.state == State::Accepted && object.live() == 0 && !waits_for_a_person;
             if reversed || returned {
