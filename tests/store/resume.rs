@@ -191,3 +191,90 @@ async fn sweeps_at_once_and_a_cycle_beside_them_pay_once() {
     assert_eq!(stage.balance(1, "usd").await, "at_stripe=10000000");
     stage.audit().await;
 }
+
+#[tokio::test]
+async fn a_refused_withdrawal_is_not_taken_up_again_because_the_account_is_mended() {
+    let stage = Stage::new().await;
+    stage.accounts(1..=1);
+    stage.creators(1..=1).await;
+    stage.record(vec![earning("e", 1, 10_000)]).await;
+    stage.mature(at("2026-11-20T00:00:00Z")).await;
+    let refusal = Fault::Error { status: 400, code: "transfers_not_allowed".to_owned(), message: "no".to_owned(), stored: true };
+    stage.double.fault(FaultRule::post("/v1/transfers", When::Nth(1), refusal));
+    let queues = payday_tests::queues::QueueServer::start(&["create-batch", "process-chunk"]).await;
+    let asked = payday::withdrawals::Withdrawal::new(payday_tests::world::creator(1), 1_000, &stage.policy).expect("tokens");
+    let on_demand = payday::config::Withdrawals::OnDemand;
+    let queue = queues.client("create-batch");
+    let request = payday::withdrawals::request(&stage.db, &queue, &stage.policy, on_demand, &asked, None).await.expect("asked");
+    let chunks = queues.client("process-chunk");
+    payday::withdrawals::make_batch(&stage.db, &chunks, &stage.policy, request.id).await.expect("a batch");
+    stage.finish().await;
+    assert_eq!(stage.statuses().await, "failed=1");
+    closed(&stage, NOVEMBER).await;
+    opened(&stage, "2026-11-16T01:00:00Z").await;
+    swept(&stage).await;
+    assert_eq!(stage.statuses().await, "failed=1", "its creator has the money back and asks anew");
+    assert_eq!(stage.rows("select status from withdrawal_requests").await, ["failed"]);
+    assert_eq!(stage.double.transfers().len(), 0);
+    stage.audit().await;
+}
+
+#[tokio::test]
+async fn a_refused_payout_waits_for_a_confirmed_bank_and_for_the_end_of_a_block_when_the_account_is_mended() {
+    for (name, change, expected) in [
+        ("as it was", "select", "in_transit=1"),
+        ("blocked", "update payees set blocked_reason = 'odd'", "payout_blocked=1"),
+        (
+            "another bank",
+            "update stripe_accounts set destination_changed_at = now() - interval '80 hours', destination = 'another'",
+            "payout_blocked=1",
+        ),
+        (
+            "another bank that somebody has looked at",
+            "update stripe_accounts set destination_changed_at = now() - interval '80 hours', confirmed_destination = destination",
+            "in_transit=1",
+        ),
+    ] {
+        let mut stage = Stage::new().await;
+        stage.world.policy.two_person_above_cents = 500;
+        stage.payer.policy = stage.world.policy.clone();
+        let refusal =
+            Fault::Error { status: 400, code: "payouts_not_allowed".to_owned(), message: "no".to_owned(), stored: true };
+        stage.double.fault(FaultRule::post("/v1/payouts", When::Nth(1), refusal));
+        stage.crowd(1, 1_000).await;
+        stage.finish().await;
+        assert_eq!(stage.statuses().await, "payout_blocked=1");
+        closed(&stage, NOVEMBER).await;
+        stage.run(change).await;
+        stage.run("update stripe_accounts set cured_at = now()").await;
+        swept(&stage).await;
+        assert_eq!(stage.statuses().await, expected, "{name}");
+        stage.audit().await;
+    }
+}
+
+/// Both lock the account before its items.
+#[tokio::test]
+async fn a_sweep_and_an_event_about_the_same_account_never_wait_for_each_other_in_a_circle() {
+    let stage = Stage::new().await;
+    let refusal = Fault::Error { status: 400, code: "payouts_not_allowed".to_owned(), message: "no".to_owned(), stored: true };
+    stage.double.fault(FaultRule::post("/v1/payouts", When::Nth(1), refusal));
+    stage.crowd(1, 1_000).await;
+    stage.finish().await;
+    stage.run("update stripe_accounts set cured_at = now()").await;
+    let sweeping = stage.sweeper().await;
+    let event = async {
+        let mut tx = stage.tx().await;
+        payday::payees::store::by_account(&mut tx, "acct_1").await.expect("locked").expect("the account");
+        while stage.count("pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'").await == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let payee = payday_tests::world::creator(1);
+        payday::payees::store::retry_payouts_of(&mut tx, &[payee], payday::clock::now()).await.expect("no circle");
+        tx.commit(payday::boundary::Boundary::Outside).await.expect("a commit");
+    };
+    futures::join!(sweeping.sweep(), event);
+    stage.finish().await;
+    assert_eq!((stage.statuses().await.as_str(), stage.double.payouts().len()), ("in_transit=1", 1));
+    stage.audit().await;
+}

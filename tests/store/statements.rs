@@ -100,7 +100,7 @@ async fn the_rest(stage: &Stage) {
     }
     store::resume::looked_at(tx, creator(1), now).await.expect("looked at");
     store::resume::failed_items_of(tx, creator(1), 5).await.expect("items");
-    store::resume::retry_refused_payouts_of(tx, creator(1), now).await.expect("retried");
+    store::resume::retry_refused_payouts_of(tx, creator(1), &stage.policy, now).await.expect("retried");
     store::resume::payable_cutoff(tx, creator(1), &stage.policy, now).await.expect("an answer");
     store::resume::start(tx, creator(1), day(CYCLE), now).await.expect("an answer").expect("a run");
     payees::sync_goes_on(tx, "acct_1").await.expect("noted");

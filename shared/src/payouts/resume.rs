@@ -47,12 +47,13 @@ impl Sweeper {
         }
         let now = clock::now();
         let mut tx = self.db.begin().await?;
-        resume::retry_refused_payouts_of(&mut tx, payee, now).await?;
+        // First, because whoever describes an account locks it before its items too.
+        resume::looked_at(&mut tx, payee, cured_at).await?;
+        resume::retry_refused_payouts_of(&mut tx, payee, &self.policy, now).await?;
         let run = match resume::payable_cutoff(&mut tx, payee, &self.policy, now).await? {
             Some(cutoff) => resume::start(&mut tx, payee, self.policy.calendar.date_of(now), cutoff).await?,
             None => None,
         };
-        resume::looked_at(&mut tx, payee, cured_at).await?;
         tx.commit(Boundary::ResumePayee).await?;
         if let Some(run_id) = run {
             tracing::info!(%payee, run = run_id.0, "resumed");

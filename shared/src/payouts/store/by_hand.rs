@@ -46,11 +46,13 @@ pub async fn adopted_by(tx: &mut Tx, item: ItemId) -> Result<Option<String>> {
     Ok(reference)
 }
 
-/// Failed items after an id, of one run or of all.
+/// Failed items after an id, of one run or of all; no withdrawal, which is over for its creator, who has the money back and asks anew.
 pub async fn failed_after(tx: &mut Tx, run: Option<RunId>, after: ItemId, limit: i64) -> Result<Vec<ItemId>> {
     let statement = query_as(
         "select i.id from payout_items i join payout_batches b on b.id = i.batch_id
-         where i.status = 'failed' and i.id > $2 and ($1::bigint is null or b.run_id = $1) order by i.id limit $3",
+         where i.status = 'failed' and i.id > $2 and ($1::bigint is null or b.run_id = $1)
+           and not exists (select from withdrawal_requests w where w.item_id = i.id)
+         order by i.id limit $3",
     );
     let rows: Vec<(ItemId,)> = tx.all(statement.bind(run).bind(after).bind(limit)).await?;
     Ok(rows.into_iter().map(|(id,)| id).collect())

@@ -23,22 +23,31 @@ pub async fn looked_at(tx: &mut Tx, payee: Uuid, cured_at: DateTime<Utc>) -> Res
     Ok(())
 }
 
-/// The payee's failed items that may be tried again.
+/// The payee's failed items that may be tried again. A failed withdrawal is over for its creator, who has the money back and
+/// asks anew.
 pub async fn failed_items_of(tx: &mut Tx, payee: Uuid, max_retries: i32) -> Result<Vec<ItemId>> {
-    let statement =
-        query_as("select id from payout_items where creator_id = $1 and status = 'failed' and retries < $2 order by id");
+    let statement = query_as(
+        "select id from payout_items i where creator_id = $1 and status = 'failed' and retries < $2
+           and not exists (select from withdrawal_requests w where w.item_id = i.id) order by id",
+    );
     let rows: Vec<(ItemId,)> = tx.all(statement.bind(payee).bind(max_retries)).await?;
     Ok(rows.into_iter().map(|(id,)| id).collect())
 }
 
-/// Makes due the payouts that Stripe itself refused to make: not those that a bank sent back, which wait for another bank.
-pub async fn retry_refused_payouts_of(tx: &mut Tx, payee: Uuid, now: DateTime<Utc>) -> Result<u64> {
+/// Makes due the payouts that Stripe itself refused to make: not those that a bank sent back, which wait for another bank. Nobody
+/// who is blocked is paid, and a large amount waits until an operator has confirmed a bank account that was changed.
+pub async fn retry_refused_payouts_of(tx: &mut Tx, payee: Uuid, policy: &Policy, now: DateTime<Utc>) -> Result<u64> {
+    let policy =
+        serde_json::to_value(policy).map_err(|error| Error::internal("The policy cannot be written.").with_source(error))?;
     let statement = query(
         "update payout_items i set due_at = $2
+         from payees p, stripe_accounts a, currencies c
          where i.creator_id = $1 and i.status = 'payout_blocked' and i.due_at is null
+           and p.id = i.creator_id and p.blocked_reason is null and a.payee_id = i.creator_id and c.code = i.currency
+           and not needs_second_look($3, i.amount_minor * c.micros_per_minor, a.destination_changed_at, a.destination, a.confirmed_destination)
            and (select o.state from payout_operations o where o.item_id = i.id order by o.id desc limit 1) = 'rejected'",
     );
-    Ok(tx.run(statement.bind(payee).bind(now)).await?.rows_affected())
+    Ok(tx.run(statement.bind(payee).bind(now).bind(policy)).await?.rows_affected())
 }
 
 /// The cut-off of the cycle that the payee missed, if they would be paid for it now in some currency.
