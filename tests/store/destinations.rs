@@ -192,12 +192,50 @@ async fn a_refused_payout_of_a_large_amount_goes_to_the_new_bank_only_once_an_op
         );
         assert_eq!(confirms(&stage.world, 1, "another bank").await, Confirmed::Now);
         let mut tx = stage.tx().await;
-        let retried = payees::store::retry_confirmed_payouts_of(&mut tx, creator(1), chrono::Utc::now()).await.expect("retried");
+        let retried =
+            payees::store::retry_payouts_to_new_bank_of(&mut tx, creator(1), chrono::Utc::now()).await.expect("retried");
         tx.commit(Boundary::Outside).await.expect("a commit");
         assert_eq!(retried, 1);
         stage.finish().await;
         assert_eq!(payouts().await, 4);
         assert_eq!(stage.double.transfers().len(), 3, "never a new transfer");
+        stage.audit().await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_who_is_blocked_is_paid_to_another_bank_until_the_block_is_lifted() {
+    for change_first in [true, false] {
+        let stage = Stage::new().await;
+        stage.crowd(1, 1_000).await;
+        stage.work().await;
+        stage.later(Span::seconds(3)).await;
+        let by = payday::audit::By::new("an operator", "a request");
+        payees::roster::block(&stage.db, creator(1), true, "odd", &by).await.expect("blocked");
+        let change = || {
+            stage.double.update_account("acct_1", |account| {
+                account.banks = vec![BankSpec { fingerprint: "another bank".to_owned(), ..BankSpec::default() }];
+            });
+        };
+        if change_first {
+            change();
+            stage.hear().await;
+        }
+        stage.double.fail_payout(&stage.double.payouts()[0].id, "account_closed");
+        if !change_first {
+            change();
+        }
+        stage.hear().await;
+        payees::read_stale(&stage.db, &stage.payer.stripe).await.expect("read");
+        stage.finish().await;
+        assert_eq!(
+            (stage.statuses().await.as_str(), stage.double.payouts().len()),
+            ("payout_blocked=1", 1),
+            "change first: {change_first}"
+        );
+        payees::roster::block(&stage.db, creator(1), false, "it was the creator", &by).await.expect("unblocked");
+        stage.finish().await;
+        assert_eq!((stage.statuses().await.as_str(), stage.double.payouts().len()), ("in_transit=1", 2));
         stage.audit().await;
     }
 }

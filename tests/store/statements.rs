@@ -107,7 +107,7 @@ async fn the_rest(stage: &Stage) {
     payees::addresses(tx, vec![creator(1)]).await.expect("addresses");
     let destinations = payees::destinations(tx, vec![creator(1)]).await.expect("destinations");
     payees::confirm(tx, creator(1), &destinations[&creator(1)], "an operator", now).await.expect("confirmed");
-    payees::retry_confirmed_payouts_of(tx, creator(1), now).await.expect("retried");
+    payees::retry_payouts_to_new_bank_of(tx, creator(1), now).await.expect("retried");
     stripe_events::list(tx, &stripe_events::Filter::default(), None, 10).await.expect("events");
     payday::stripe_events::store::attempt(tx, 1).await.expect("an attempt");
     payday::stripe_events::store::reverse(tx, 1, 1).await.expect("reversed");

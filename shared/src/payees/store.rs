@@ -7,7 +7,7 @@ mod sync;
 use chrono::{DateTime, SubsecRound, Utc};
 pub use destinations::{
     Confirmed, Destination, Filter, Shared, Told, addresses, confirm, destination_changed_at, destinations, list_destinations,
-    mark_cured, ready, retry_confirmed_payouts_of, retry_payouts_of, shared_destinations,
+    mark_cured, ready, retry_payouts_of, retry_payouts_to_new_bank_of, shared_destinations,
 };
 pub use onboarding::{
     Connection, account_created, account_refused, account_request, connected, connection, instance, lock_payee, look_up_account,

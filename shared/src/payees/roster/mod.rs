@@ -12,16 +12,24 @@ use crate::boundary::Boundary;
 use crate::clock;
 use crate::db::Db;
 use crate::error::{Error, FieldError, Result};
+use crate::payees::store as payees;
 
 /// Blocks a payee for a reason, or lifts the block (`reason` says why); whoever is blocked is in no batch, and what is not sent
-/// yet is canceled when its turn comes. `false`: it was so before.
+/// yet is canceled when its turn comes. Whoever is not blocked any more is paid what they missed for it, by the next sweep.
+/// `false`: it was so before.
 pub async fn block(db: &Db, payee: Uuid, blocked: bool, reason: &str, by: &By) -> Result<bool> {
     let mut tx = db.begin().await?;
     let before = store::lock_block(&mut tx, payee).await?.ok_or_else(|| Error::not_found("The payee"))?;
     if before.is_some() == blocked {
         return Ok(false);
     }
-    store::block(&mut tx, payee, blocked.then_some(reason), clock::now()).await?;
+    let now = clock::now();
+    store::block(&mut tx, payee, blocked.then_some(reason), now).await?;
+    if !blocked {
+        // Marked before items are locked, as whoever describes an account does it.
+        payees::mark_cured(&mut tx, vec![payee]).await?;
+        payees::retry_payouts_to_new_bank_of(&mut tx, payee, now).await?;
+    }
     let act = Act {
         action: if blocked { "payee.block" } else { "payee.unblock" },
         subject: format!("payee:{payee}"),

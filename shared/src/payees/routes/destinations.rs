@@ -168,7 +168,7 @@ pub(super) async fn confirm(
         }
         Confirmed::Now => {
             store::mark_cured(&mut tx, vec![payee_id]).await?;
-            store::retry_confirmed_payouts_of(&mut tx, payee_id, now).await?
+            store::retry_payouts_to_new_bank_of(&mut tx, payee_id, now).await?
         }
         Confirmed::Before => 0,
     };

@@ -40,24 +40,25 @@ pub async fn mark_cured(tx: &mut Tx, payees: Vec<Uuid>) -> Result<()> {
 }
 
 /// Makes payout legs that were refused due again: the bank account is another one, so the same money may go out by a new payout.
-/// A large amount waits until an operator has confirmed the bank account.
+/// A large amount waits until an operator has confirmed the bank account, and whoever is blocked for the end of that.
 pub async fn retry_payouts_of(tx: &mut Tx, payees: &[Uuid], now: DateTime<Utc>) -> Result<u64> {
     let statement = query(
         "update payout_items i set due_at = $2
-         from stripe_accounts a, currencies c, payout_policies p
+         from stripe_accounts a, currencies c, payees e, payout_policies p
          where i.creator_id = any($1) and i.status in ('payout_blocked', 'returned') and i.due_at is null
-           and a.payee_id = i.creator_id and c.code = i.currency
+           and a.payee_id = i.creator_id and c.code = i.currency and e.id = i.creator_id and e.blocked_reason is null
            and not needs_second_look(p.policy, i.amount_minor * c.micros_per_minor, a.destination_changed_at, a.destination, a.confirmed_destination)",
     );
     Ok(tx.run(statement.bind(payees.to_vec()).bind(now)).await?.rows_affected())
 }
 
-/// When the bank account of an item's payee became another one; `None`: it is the first, or it waits to be confirmed.
+/// When the bank account of an item's payee became another one; `None`: it is the first, or it waits to be confirmed, or the payee is blocked.
 pub async fn destination_changed_at(tx: &mut Tx, item: i64) -> Result<Option<DateTime<Utc>>> {
     let statement = query_as(
         "select a.destination_changed_at
-         from payout_items i join stripe_accounts a on a.payee_id = i.creator_id join currencies c on c.code = i.currency cross join payout_policies p
-         where i.id = $1 and a.destination_changed_at is not null
+         from payout_items i join stripe_accounts a on a.payee_id = i.creator_id join currencies c on c.code = i.currency
+         join payees e on e.id = i.creator_id cross join payout_policies p
+         where i.id = $1 and a.destination_changed_at is not null and e.blocked_reason is null
            and not needs_second_look(p.policy, i.amount_minor * c.micros_per_minor, a.destination_changed_at, a.destination, a.confirmed_destination)",
     );
     let row: Option<(DateTime<Utc>,)> = tx.optional(statement.bind(item)).await?;
@@ -172,13 +173,16 @@ pub async fn confirm(tx: &mut Tx, payee: Uuid, destination: &str, by: &str, at: 
     Ok(Confirmed::Now)
 }
 
-/// The same for a payee whose bank account an operator has just confirmed: what was refused before it became this one.
-pub async fn retry_confirmed_payouts_of(tx: &mut Tx, payee: Uuid, now: DateTime<Utc>) -> Result<u64> {
+/// The same for a payee whose bank account an operator has just confirmed, or who is not blocked any more: what was refused
+/// before it became this one.
+pub async fn retry_payouts_to_new_bank_of(tx: &mut Tx, payee: Uuid, now: DateTime<Utc>) -> Result<u64> {
     let statement = query(
-        "update payout_items i set due_at = $2 from stripe_accounts a
-         where i.creator_id = $1 and i.status in ('payout_blocked', 'returned') and i.due_at is null and a.payee_id = i.creator_id
+        "update payout_items i set due_at = $2 from stripe_accounts a, currencies c, payees e, payout_policies p
+         where i.creator_id = $1 and i.status in ('payout_blocked', 'returned') and i.due_at is null
+           and a.payee_id = i.creator_id and c.code = i.currency and e.id = i.creator_id and e.blocked_reason is null
            and a.destination_changed_at >= all (
-                select date_trunc('second', o.dispatched_at) from payout_operations o where o.item_id = i.id and o.leg = 'payout')",
+                select date_trunc('second', o.dispatched_at) from payout_operations o where o.item_id = i.id and o.leg = 'payout')
+           and not needs_second_look(p.policy, i.amount_minor * c.micros_per_minor, a.destination_changed_at, a.destination, a.confirmed_destination)",
     );
     Ok(tx.run(statement.bind(payee).bind(now)).await?.rows_affected())
 }

@@ -79,8 +79,11 @@ impl Tables {
         self.payees.iter().enumerate().rev().filter_map(|(number, payee)| Some((number, row(payee)?))).collect()
     }
 
-    /// Makes payout legs that were refused due again: the bank account is another one.
+    /// Makes payout legs that were refused due again: the bank account is another one, and nobody has blocked the payee.
     fn retry_payouts_of(&mut self, payee: usize, now: Time) {
+        if self.payees[payee].blocked_reason.is_some() {
+            return;
+        }
         for row in &mut self.items {
             let refused = matches!(row.item.status, Status::PayoutBlocked | Status::Returned);
             if payee_number(row.item.payee) == payee && refused && row.due_at.is_none() {

@@ -126,7 +126,8 @@ impl Tables {
     fn payout(&mut self, said: &PayoutSaid) -> Result<Effect, Breach> {
         let Some((it, attempt)) = self.attempt_of(&said.id, &said.mark, Leg::Payout) else { return Ok(Effect::Ignored) };
         let refused = matches!(said.status, "failed" | "canceled");
-        let account = self.payees[payee_number(it.item.payee)].account.as_ref().filter(|_| refused);
+        let payee = &self.payees[payee_number(it.item.payee)];
+        let account = payee.account.as_ref().filter(|_| refused && payee.blocked_reason.is_none());
         let news = PayoutNews {
             stripe_id: said.id.clone(),
             amount_minor: Some(said.amount),
