@@ -335,3 +335,57 @@ async fn a_payout_that_is_paid_after_somebody_said_it_was_rejected_waits_for_a_p
     );
     stage.world.audit().await;
 }
+
+/// What is left open on the database, asked by another thread while this one, like a frozen Lambda, does nothing more.
+fn left_open(stage: &Stage) -> i64 {
+    let url = stage.database.url();
+    let asked = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let db = payday::db::Db::connect(&url, 1).expect("an address");
+            let mut tx = db.begin().await.expect("a transaction");
+            let statement = payday::db::query_as(
+                "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%' and pid <> pg_backend_pid()",
+            );
+            let (open,): (i64,) = tx.one(statement).await.expect("an answer");
+            open
+        })
+    });
+    asked.join().expect("an answer")
+}
+
+#[tokio::test]
+async fn a_decision_that_changes_nothing_gives_its_locks_back_before_it_answers() {
+    let stage = refused().await;
+    let one = Operator::new("one", &stage);
+    let desk = one.desk(&stage);
+    desk.adopt(ItemId(1), "wire 7", "seen").await.expect("adopted");
+    stage.run(format!("update payees set blocked_reason = 'odd' where id = '{}'", creator(2))).await;
+    let transfer = OperationId(1);
+    assert!(matches!(desk.adopt(ItemId(1), "wire 7", "again").await, Ok(Decided::Already(_))));
+    assert_eq!(left_open(&stage), 0, "adopted already");
+    desk.adopt(ItemId(1), "wire 8", "another").await.expect_err("paid");
+    assert_eq!(left_open(&stage), 0, "not adoptable");
+    desk.retry(ItemId(2), "cured").await.expect_err("blocked");
+    assert_eq!(left_open(&stage), 0, "not eligible");
+    desk.resolve(transfer, &Verdict::Accepted { stripe_id: "tr_1".to_owned() }, "seen").await.expect_err("closed");
+    assert_eq!(left_open(&stage), 0, "not resolvable");
+    let sweeping = stage.sweeper().await;
+    assert!(!sweeping.sweeper.retry_item(ItemId(2)).await.expect("stays failed"));
+    assert_eq!(left_open(&stage), 0, "stays failed");
+    assert!(!sweeping.sweeper.retry_item(ItemId(1)).await.expect("not failed"));
+    assert_eq!(left_open(&stage), 0, "not failed");
+    payday::payees::roster::block(&stage.db, creator(2), true, "odd", &one.by).await.expect("blocked before");
+    assert_eq!(left_open(&stage), 0, "blocked already");
+    payday::payouts::controls::resume_batch(&stage.db, payday::id::BatchId(1), "go on", &one.by).await.expect("not halted");
+    assert_eq!(left_open(&stage), 0, "not halted");
+}
+
+#[tokio::test]
+async fn whoever_only_looks_at_the_switches_waits_for_nobody_who_presses_them() {
+    let stage = Stage::new().await;
+    let mut pressing = stage.tx().await;
+    payday::payouts::store::controls::lock(&mut pressing).await.expect("the switches");
+    let looked = tokio::time::timeout(Duration::from_secs(5), payday::payouts::controls::suspended(&stage.db)).await;
+    assert_eq!(looked.expect("at once").expect("an answer"), [""; 0]);
+}

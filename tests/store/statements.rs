@@ -150,6 +150,7 @@ async fn operators(stage: &Stage) {
     let locked = batches::lock_run(tx, run).await.expect("a lock").expect("the run");
     batches::facts_changed(tx, &locked, now).await.expect("kept");
     batches::create_batches(tx, &locked, &stage.policy, 25, now).await.expect_err("other facts");
+    store::controls::read(tx).await.expect("switches");
     store::controls::suspend(tx, &[]).await.expect("kept");
     store::controls::lock_batch(tx, BatchId(1)).await.expect("a lock");
     store::controls::resume_batch(tx, BatchId(1)).await.expect("resumed");

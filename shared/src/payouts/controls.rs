@@ -9,7 +9,7 @@ use serde_json::json;
 use super::store::controls::{self as store, Switches};
 use crate::audit::{self, Act, By};
 use crate::boundary::Boundary;
-use crate::db::Db;
+use crate::db::{Db, Tx};
 use crate::error::{Error, Result};
 use crate::id::BatchId;
 use crate::schedule::{Arming, Scheduler};
@@ -70,7 +70,7 @@ pub async fn mirror(db: &Db, scheduler: &Scheduler) -> Result<()> {
     // Somebody may press while this works: then it is not yet what Postgres says.
     for _ in 0..3 {
         let mut tx = db.begin().await?;
-        let is = store::lock(&mut tx).await?;
+        let is = store::read(&mut tx).await?;
         drop(tx);
         let is_stopped = is.is_stopped();
         if is_stopped {
@@ -79,7 +79,7 @@ pub async fn mirror(db: &Db, scheduler: &Scheduler) -> Result<()> {
             unsuspend(db, scheduler, is).await?
         }
         let mut tx = db.begin().await?;
-        if store::lock(&mut tx).await?.is_stopped() == is_stopped {
+        if store::read(&mut tx).await?.is_stopped() == is_stopped {
             return Ok(());
         }
     }
@@ -94,6 +94,7 @@ async fn suspend(db: &Db, scheduler: &Scheduler, before: Switches) -> Result<()>
     }
     let mut tx = db.begin().await?;
     if !store::lock(&mut tx).await?.is_stopped() {
+        tx.rollback().await;
         return Ok(());
     }
     let mut suspended = before.suspended_schedules;
@@ -117,6 +118,7 @@ async fn unsuspend(db: &Db, scheduler: &Scheduler, before: Switches) -> Result<(
     }
     let mut tx = db.begin().await?;
     if store::lock(&mut tx).await?.is_stopped() {
+        tx.rollback().await;
         return Ok(());
     }
     store::suspend(&mut tx, &[]).await?;
@@ -126,7 +128,21 @@ async fn unsuspend(db: &Db, scheduler: &Scheduler, before: Switches) -> Result<(
 /// Lets a batch go on that was halted for a person to look. `false`: it was not halted any more.
 pub async fn resume_batch(db: &Db, batch: BatchId, reason: &str, by: &By) -> Result<bool> {
     let mut tx = db.begin().await?;
-    let halted_for = store::lock_batch(&mut tx, batch).await?.ok_or_else(|| Error::not_found("The batch"))?;
+    match go_on(&mut tx, batch, reason, by).await {
+        Ok(true) => {
+            tx.commit(Boundary::SaveByRequest).await?;
+            tracing::warn!(actor = by.actor, batch = batch.0, reason, "batch resumed");
+            Ok(true)
+        }
+        other => {
+            tx.rollback().await;
+            other
+        }
+    }
+}
+
+async fn go_on(tx: &mut Tx, batch: BatchId, reason: &str, by: &By) -> Result<bool> {
+    let halted_for = store::lock_batch(tx, batch).await?.ok_or_else(|| Error::not_found("The batch"))?;
     match halted_for.as_deref() {
         None => return Ok(false),
         Some("standing_check" | "frozen_operation") => {}
@@ -135,21 +151,19 @@ pub async fn resume_batch(db: &Db, batch: BatchId, reason: &str, by: &By) -> Res
             return Err(Error::conflict("GOES_ON_BY_ITSELF", message));
         }
     }
-    store::resume_batch(&mut tx, batch).await?;
+    store::resume_batch(tx, batch).await?;
     let act = Act {
         action: "batch.resume",
         subject: format!("batch:{batch}"),
         before: json!({ "haltReason": halted_for }),
         after: json!({ "haltReason": null, "reason": reason }),
     };
-    audit::record(&mut tx, by, &act).await?;
-    tx.commit(Boundary::SaveByRequest).await?;
-    tracing::warn!(actor = by.actor, batch = batch.0, reason, "batch resumed");
+    audit::record(tx, by, &act).await?;
     Ok(true)
 }
 
 /// The schedules that are off because payouts are stopped.
 pub async fn suspended(db: &Db) -> Result<Vec<String>> {
     let mut tx = db.begin().await?;
-    Ok(store::lock(&mut tx).await?.suspended_schedules)
+    Ok(store::read(&mut tx).await?.suspended_schedules)
 }

@@ -166,7 +166,7 @@ pub async fn create_batches(db: &Db, queue: &Queue, policy: &Policy, chunk_size:
         batches::remember_policy(&mut tx, policy).await?;
         let made = match batches::create_batches(&mut tx, &locked, policy, chunk_size, clock::now()).await {
             Err(error) if error.code == "FACTS_CHANGED" => {
-                drop(tx);
+                tx.rollback().await;
                 return wait_to_be_asked(db, &locked).await;
             }
             made => made?,

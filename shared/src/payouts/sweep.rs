@@ -172,14 +172,28 @@ impl Sweeper {
 
     /// Takes a failed item up again; `false` if it stays failed or a newer item has the money.
     pub async fn retry_item(&self, id: ItemId) -> Result<bool> {
-        let now = clock::now();
         let mut tx = self.db.begin().await?;
-        let Some(mut it) = chunks::load(&mut tx, id).await? else { return Err(Error::not_found("The payout item")) };
-        if it.item.status != super::item::Status::Failed {
-            return Ok(false);
+        match self.take_up(&mut tx, id).await {
+            Ok(Some(event)) => {
+                tx.commit(Boundary::RetryItem).await?;
+                Ok(event == Event::Retried)
+            }
+            other => {
+                tx.rollback().await;
+                other.map(|_| false)
+            }
         }
-        let stands = standing(&mut tx, &self.policy, &it, now).await?;
-        let Some(event) = settle::retry(stands.superseded, stands.reason.is_none()) else { return Ok(false) };
+    }
+
+    /// `None`: nothing is changed.
+    async fn take_up(&self, tx: &mut Tx, id: ItemId) -> Result<Option<Event>> {
+        let now = clock::now();
+        let Some(mut it) = chunks::load(tx, id).await? else { return Err(Error::not_found("The payout item")) };
+        if it.item.status != super::item::Status::Failed {
+            return Ok(None);
+        }
+        let stands = standing(tx, &self.policy, &it, now).await?;
+        let Some(event) = settle::retry(stands.superseded, stands.reason.is_none()) else { return Ok(None) };
         let postings = it.item.apply(event)?;
         let mut row = settle::item_row(&it);
         row.due_at = (event == Event::Retried).then_some(now);
@@ -187,9 +201,8 @@ impl Sweeper {
             row.failure_code = Some("superseded".to_owned());
         }
         let wave = Wave { postings, items: vec![row], ..Wave::default() };
-        chunks::save(&mut tx, &wave, now).await?;
-        tx.commit(Boundary::RetryItem).await?;
-        Ok(event == Event::Retried)
+        chunks::save(tx, &wave, now).await?;
+        Ok(Some(event))
     }
 }
 

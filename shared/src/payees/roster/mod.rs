@@ -19,8 +19,9 @@ use crate::payees::store as payees;
 /// `false`: it was so before.
 pub async fn block(db: &Db, payee: Uuid, blocked: bool, reason: &str, by: &By) -> Result<bool> {
     let mut tx = db.begin().await?;
-    let before = store::lock_block(&mut tx, payee).await?.ok_or_else(|| Error::not_found("The payee"))?;
+    let Some(before) = store::lock_block(&mut tx, payee).await? else { return Err(Error::not_found("The payee")) };
     if before.is_some() == blocked {
+        tx.rollback().await;
         return Ok(false);
     }
     let now = clock::now();

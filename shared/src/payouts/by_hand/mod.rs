@@ -53,6 +53,13 @@ pub struct Desk<'a> {
     pub by: &'a By,
 }
 
+/// What a decision came to in its transaction.
+enum Outcome {
+    Decided(Decided),
+    /// Nobody confirms their own; the act that was refused.
+    Own(Act),
+}
+
 /// A decision that may need a second person.
 #[derive(Debug, Clone, Copy)]
 struct Decision<'a> {
@@ -87,14 +94,19 @@ impl Desk<'_> {
     /// Tries an item again: a failed transfer anew, a refused payout by another payout leg, what a person has looked at where it
     /// stopped. Pressed twice, it is one attempt.
     pub async fn retry(&self, id: ItemId, reason: &str) -> Result<Decided> {
-        let now = clock::now();
         let mut tx = self.db.begin().await?;
-        let mut it = load(&mut tx, id).await?;
+        let outcome = self.decide_retry(&mut tx, id, reason).await;
+        self.end(tx, outcome).await
+    }
+
+    async fn decide_retry(&self, tx: &mut Tx, id: ItemId, reason: &str) -> Result<Outcome> {
+        let now = clock::now();
+        let mut it = load(tx, id).await?;
         let before = told(&it.item);
-        let money = whereabouts(&mut tx, &it).await?;
+        let money = whereabouts(tx, &it).await?;
         let decided = decide::retry(&mut it.clone(), &money, now)?;
         if matches!(decided, Retry::Again(_)) {
-            let stands = standing(&mut tx, self.policy, &it, now).await?;
+            let stands = standing(tx, self.policy, &it, now).await?;
             if it.item.status == Status::Failed && stands.superseded {
                 let message = "A newer payment of this payee has the money; the failed one is not tried again.";
                 return Err(Error::conflict("SUPERSEDED", message));
@@ -110,7 +122,7 @@ impl Desk<'_> {
         }
         let wave = match decide::retry(&mut it, &money, now)? {
             Retry::Again(wave) => wave,
-            Retry::UnderWay => return Ok(Decided::Already(it.item.status)),
+            Retry::UnderWay => return Ok(Outcome::Decided(Decided::Already(it.item.status))),
             Retry::Open => {
                 let message = "Nobody knows yet what became of its last attempt: resolve that first.";
                 return Err(Error::conflict("RESOLVE_FIRST", message));
@@ -122,28 +134,36 @@ impl Desk<'_> {
                 return Err(Error::conflict("NOT_RETRYABLE", message));
             }
         };
-        chunks::save(&mut tx, &wave, now).await?;
+        chunks::save(tx, &wave, now).await?;
         let mut after = told(&it.item);
         after["reason"] = reason.into();
-        self.record(&mut tx, "item.retry", format!("item:{id}"), before, after).await?;
-        tx.commit(Boundary::SaveByRequest).await?;
-        Ok(Decided::Done(it.item.status))
+        self.record(tx, "item.retry", format!("item:{id}"), before, after).await?;
+        Ok(Outcome::Decided(Decided::Done(it.item.status)))
     }
 
     /// Closes an item that was paid outside of Payday.
     pub async fn adopt(&self, id: ItemId, reference: &str, evidence: &str) -> Result<Decided> {
+        let mut tx = self.db.begin().await?;
+        let outcome = self.decide_adopt(&mut tx, id, reference, evidence).await;
+        let decided = self.end(tx, outcome).await?;
+        if let Decided::Done(_) = decided {
+            tracing::warn!(actor = self.by.actor, item = id.0, reference, "adopted");
+        }
+        Ok(decided)
+    }
+
+    async fn decide_adopt(&self, tx: &mut Tx, id: ItemId, reference: &str, evidence: &str) -> Result<Outcome> {
         let now = clock::now();
         let subject = format!("item:{id}");
-        let mut tx = self.db.begin().await?;
-        let mut it = load(&mut tx, id).await?;
+        let mut it = load(tx, id).await?;
         if it.item.status == Status::Paid {
-            return match store::adopted_by(&mut tx, id).await? {
-                Some(known) if known == reference => Ok(Decided::Already(Status::Paid)),
+            return match store::adopted_by(tx, id).await? {
+                Some(known) if known == reference => Ok(Outcome::Decided(Decided::Already(Status::Paid))),
                 _ => Err(Error::conflict("NOT_ADOPTABLE", "The item is paid already.")),
             };
         }
         let before = told(&it.item);
-        let money = whereabouts(&mut tx, &it).await?;
+        let money = whereabouts(tx, &it).await?;
         let Some(wave) = decide::adopt(&mut it, &money) else {
             let message = "An item can be adopted while it is pending, waits for funds, has failed or needs a review, has no open attempt \
                            and no money at Stripe: resolve the attempt, or reverse the transfer at Stripe, first.";
@@ -152,24 +172,33 @@ impl Desk<'_> {
         let content = json!({ "reference": reference });
         let micros = it.item.amount_minor.saturating_mul(it.item.currency.micros_per_minor());
         let decision = Decision { subject: &subject, action: "item.adopt", content: &content, evidence, micros };
-        let Some(mut tx) = self.agreed(tx, &decision).await? else { return Ok(Decided::Proposed) };
-        chunks::save(&mut tx, &wave, now).await?;
-        store::adopted(&mut tx, id, reference, it.item.amount_minor).await?;
+        if let Some(waits) = self.what_stands_against(tx, &decision).await? {
+            return Ok(waits);
+        }
+        chunks::save(tx, &wave, now).await?;
+        store::adopted(tx, id, reference, it.item.amount_minor).await?;
         let mut after = told(&it.item);
         (after["reference"], after["evidence"]) = (reference.into(), evidence.into());
-        self.record(&mut tx, "item.adopt", subject, before, after).await?;
-        tx.commit(Boundary::SaveByRequest).await?;
-        tracing::warn!(actor = self.by.actor, item = id.0, reference, "adopted");
-        Ok(Decided::Done(it.item.status))
+        self.record(tx, "item.adopt", subject, before, after).await?;
+        Ok(Outcome::Decided(Decided::Done(it.item.status)))
     }
 
     /// Says what became of an attempt that is unresolved or frozen.
     pub async fn resolve(&self, id: OperationId, verdict: &Verdict, evidence: &str) -> Result<Decided> {
+        let mut tx = self.db.begin().await?;
+        let outcome = self.decide_resolve(&mut tx, id, verdict, evidence).await;
+        let decided = self.end(tx, outcome).await?;
+        if let Decided::Done(_) = decided {
+            tracing::warn!(actor = self.by.actor, operation = id.0, ?verdict, "resolved by hand");
+        }
+        Ok(decided)
+    }
+
+    async fn decide_resolve(&self, tx: &mut Tx, id: OperationId, verdict: &Verdict, evidence: &str) -> Result<Outcome> {
         let now = clock::now();
         let subject = format!("operation:{id}");
-        let mut tx = self.db.begin().await?;
-        let item = store::item_of(&mut tx, id).await?.ok_or_else(|| Error::not_found("The operation"))?;
-        let mut it = load(&mut tx, item).await?;
+        let item = store::item_of(tx, id).await?.ok_or_else(|| Error::not_found("The operation"))?;
+        let mut it = load(tx, item).await?;
         let attempt = it.operation.clone().filter(|latest| latest.id == id);
         let state = attempt.as_ref().map(|attempt| attempt.facts.state);
         let content = match verdict {
@@ -178,9 +207,9 @@ impl Desk<'_> {
         };
         match (state, verdict) {
             (Some(State::Accepted), Verdict::Accepted { stripe_id }) if it.stripe_ids.contains(stripe_id) => {
-                return Ok(Decided::Already(it.item.status));
+                return Ok(Outcome::Decided(Decided::Already(it.item.status)));
             }
-            (Some(State::Rejected), Verdict::Rejected) => return Ok(Decided::Already(it.item.status)),
+            (Some(State::Rejected), Verdict::Rejected) => return Ok(Outcome::Decided(Decided::Already(it.item.status))),
             _ => {}
         }
         if let (Verdict::Accepted { stripe_id }, Some(leg)) = (verdict, attempt.as_ref().map(|attempt| attempt.facts.leg)) {
@@ -193,7 +222,7 @@ impl Desk<'_> {
             }
         }
         if let Verdict::Accepted { stripe_id } = verdict
-            && !store::can_be(&mut tx, id, stripe_id).await?
+            && !store::can_be(tx, id, stripe_id).await?
         {
             let message = "Another operation is known by this id, or this operation by another id.";
             return Err(Error::conflict("STRIPE_ID_TAKEN", message));
@@ -206,25 +235,25 @@ impl Desk<'_> {
         };
         let micros = asked_minor(&it.item, attempt.facts.leg).saturating_mul(it.item.currency.micros_per_minor());
         let decision = Decision { subject: &subject, action: "operation.resolve", content: &content, evidence, micros };
-        let Some(mut tx) = self.agreed(tx, &decision).await? else { return Ok(Decided::Proposed) };
-        chunks::save(&mut tx, &wave, now).await?;
+        if let Some(waits) = self.what_stands_against(tx, &decision).await? {
+            return Ok(waits);
+        }
+        chunks::save(tx, &wave, now).await?;
         let mut after = told(&it.item);
         (after["decision"], after["evidence"]) = (content, evidence.into());
-        self.record(&mut tx, "operation.resolve", subject, before, after).await?;
-        tx.commit(Boundary::SaveByRequest).await?;
-        tracing::warn!(actor = self.by.actor, operation = id.0, ?verdict, "resolved by hand");
-        Ok(Decided::Done(it.item.status))
+        self.record(tx, "operation.resolve", subject, before, after).await?;
+        Ok(Outcome::Decided(Decided::Done(it.item.status)))
     }
 
-    /// Whether the decision counts: then the transaction comes back to go on in. `None`: it is kept until another operator sends
-    /// the same. Confirming one's own is refused, and the refusal is in the log.
-    async fn agreed(&self, mut tx: Tx, decision: &Decision<'_>) -> Result<Option<Tx>> {
+    /// What stands between a decision and its effect: it is kept until another operator sends the same, or is one's own to confirm.
+    /// `None`: it counts.
+    async fn what_stands_against(&self, tx: &mut Tx, decision: &Decision<'_>) -> Result<Option<Outcome>> {
         let Decision { subject, action, content, evidence, micros } = *decision;
-        let open = store::lock_proposal(&mut tx, subject).await?;
+        let open = store::lock_proposal(tx, subject).await?;
         match consent(self.two_person_above_cents, micros, open.as_ref(), action, content, &self.by.actor) {
             Consent::Given => {
-                store::forget_proposal(&mut tx, subject).await?;
-                Ok(Some(tx))
+                store::forget_proposal(tx, subject).await?;
+                Ok(None)
             }
             Consent::Proposed => {
                 let proposal = Proposal {
@@ -233,19 +262,38 @@ impl Desk<'_> {
                     evidence: evidence.to_owned(),
                     proposed_by: self.by.actor.clone(),
                 };
-                store::propose(&mut tx, subject, &proposal).await?;
+                store::propose(tx, subject, &proposal).await?;
                 let after = json!({ "of": action, "decision": content, "evidence": evidence });
-                self.record(&mut tx, "decision.propose", subject.to_owned(), json!({}), after).await?;
-                tx.commit(Boundary::SaveByRequest).await?;
-                Ok(None)
+                self.record(tx, "decision.propose", subject.to_owned(), json!({}), after).await?;
+                Ok(Some(Outcome::Decided(Decided::Proposed)))
             }
             Consent::Own => {
-                drop(tx);
+                let after = json!({ "decision": content, "evidence": evidence });
+                Ok(Some(Outcome::Own(Act { action, subject: subject.to_owned(), before: json!({}), after })))
+            }
+        }
+    }
+
+    /// Ends a decision's transaction. What changed nothing gives its locks back at once; confirming one's own is in the log.
+    async fn end(&self, tx: Tx, outcome: Result<Outcome>) -> Result<Decided> {
+        match outcome {
+            Ok(Outcome::Decided(decided @ (Decided::Done(_) | Decided::Proposed))) => {
+                tx.commit(Boundary::SaveByRequest).await?;
+                Ok(decided)
+            }
+            Ok(Outcome::Decided(already)) => {
+                tx.rollback().await;
+                Ok(already)
+            }
+            Ok(Outcome::Own(act)) => {
+                tx.rollback().await;
                 let message = "You have proposed this; another operator has to confirm it.";
                 let refusal = Error::new(Kind::Forbidden, "OWN_PROPOSAL", message);
-                let after = json!({ "decision": content, "evidence": evidence });
-                let act = Act { action, subject: subject.to_owned(), before: json!({}), after };
                 Err(audit::refused(self.db, self.by, &act, refusal).await?)
+            }
+            Err(error) => {
+                tx.rollback().await;
+                Err(error)
             }
         }
     }
@@ -259,11 +307,15 @@ impl Desk<'_> {
 /// that can be done by then. Asking again before is refused.
 pub async fn retry_at(desk: &Desk<'_>, scheduler: &Scheduler, id: ItemId, at: DateTime<Utc>, reason: &str) -> Result<Status> {
     let mut tx = desk.db.begin().await?;
-    let it = load(&mut tx, id).await?;
-    if it.item.status != Status::Failed {
-        let message = format!("Only a failed item can be tried again later; this one is {}.", it.item.status.as_str());
-        return Err(Error::conflict("NOT_RETRYABLE", message));
-    }
+    let it = match load(&mut tx, id).await {
+        Ok(it) if it.item.status == Status::Failed => it,
+        other => {
+            tx.rollback().await;
+            let status = other?.item.status.as_str();
+            let message = format!("Only a failed item can be tried again later; this one is {status}.");
+            return Err(Error::conflict("NOT_RETRYABLE", message));
+        }
+    };
     let mut after = told(&it.item);
     (after["reason"], after["at"]) = (reason.into(), json!(at));
     desk.record(&mut tx, "item.retry_later", format!("item:{id}"), told(&it.item), after).await?;

@@ -22,6 +22,11 @@ impl Switches {
     }
 }
 
+/// How they are switched just now, for whoever only looks: a kill switch never waits for that.
+pub async fn read(tx: &mut Tx) -> Result<Switches> {
+    tx.one(query_as("select paused, killed, reason, suspended_schedules from payout_controls")).await
+}
+
 /// The switches under their lock.
 pub async fn lock(tx: &mut Tx) -> Result<Switches> {
     tx.one(query_as("select paused, killed, reason, suspended_schedules from payout_controls for no key update")).await
