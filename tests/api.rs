@@ -383,6 +383,16 @@ async fn discrepancies_are_listed_in_pages_by_state_and_kind_and_taken_over_by_p
         pick(&row, &["state", "owner", "note", "changedBy", "resolvedAt"]),
         [&json!("open"), &json!("finance@example.com"), &json!("asked Stripe"), &json!(operator), &json!(null)]
     );
+    let logged = api.fine(Who::Operator, "GET", "/internal/audit?subject=discrepancy:1", None).await;
+    assert_eq!(
+        pick(&logged["rows"][0], &["actor", "action", "before", "after"]),
+        [
+            &json!(operator),
+            &json!("discrepancy.change"),
+            &json!({ "state": "open", "owner": null, "note": null }),
+            &json!({ "state": "open", "owner": "finance@example.com", "note": "asked Stripe" })
+        ]
+    );
     let row = api.fine(Who::Cron, "PATCH", path, Some(json!({ "state": "resolved", "owner": "" }))).await["discrepancy"].clone();
     assert_eq!(
         pick(&row, &["state", "owner", "note", "changedBy"]),

@@ -38,6 +38,10 @@ async fn an_operator_confirms_the_destination_that_was_looked_at_and_no_other() 
         assert_eq!((status, &json["retried"]), (200, &json!(0)), "{json}");
     }
     assert_eq!(list("").await["destinations"], json!([]));
+    let logged = api.fine(Who::Operator, "GET", &format!("/internal/audit?subject=payee:{CREATOR}"), None).await;
+    let entries = logged["rows"].as_array().expect("rows");
+    assert_eq!(entries.len(), 1, "who has confirmed it is in the log, once: {logged}");
+    assert_eq!((&entries[0]["action"], &entries[0]["outcome"]), (&json!("destination.confirm"), &json!("done")));
     assert_eq!(confirm(Uuid::from_u128(9), "two").await.0, 404);
     assert_eq!(
         api.call(Who::Operator, "POST", "/internal/payees/9/destination/confirm", Some(json!({ "destination": "x" }))).await.0,
@@ -64,4 +68,20 @@ async fn an_operator_confirms_the_destination_that_was_looked_at_and_no_other() 
         )
         .await;
     assert_eq!((status, &json["details"][0]["field"]), (422, &json!("confirmedBy")));
+}
+
+#[tokio::test]
+async fn nobody_confirms_their_own_bank_account() {
+    let api = Api::start().await;
+    let operator = Uuid::from_u128(7);
+    api.connect(operator, "manual").await;
+    api.sql("update stripe_accounts set destination = 'mine', destination_changed_at = now() - interval '5 days'").await;
+    let path = format!("/internal/payees/{operator}/destination/confirm");
+    let body = || Some(json!({ "destination": "mine" }));
+    let (status, json) = api.call(Who::Operator, "POST", &path, body()).await;
+    assert_eq!((status, &json["code"]), (403, &json!("OWN_DESTINATION")));
+    assert_eq!(api.call(Who::Second, "POST", &path, body()).await.0, 200);
+    let logged = api.fine(Who::Second, "GET", &format!("/internal/audit?subject=payee:{operator}"), None).await;
+    let outcomes: Vec<_> = logged["rows"].as_array().expect("rows").iter().map(|row| row["outcome"].clone()).collect();
+    assert_eq!(outcomes, [json!("done"), json!("refused")]);
 }

@@ -88,6 +88,8 @@ async fn an_event_says_what_came_and_what_it_did_and_is_tried_again_without_a_se
     let again = replay().await;
     assert_eq!((&again["tried"], &again["event"]), (&json!(false), &applied["event"]));
     assert_eq!(api.earnings(CREATOR).await, before, "no second effect");
+    let logged = api.fine(Who::Operator, "GET", "/internal/audit?subject=event:evt_1", None).await;
+    assert_eq!(logged["rows"].as_array().map(Vec::len), Some(2), "who has tried it again is in the log: {logged}");
     for (method, path) in [
         ("GET", "/internal/stripe-events/evt_2"),
         ("POST", "/internal/stripe-events/evt_2/replay"),

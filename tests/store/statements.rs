@@ -210,7 +210,8 @@ async fn tour(stage: &Stage) {
     stage.later(Span::hours(1)).await;
     payday::stripe_events::remember_mode(&stage.db, false).await.expect("remembered");
     payday::stripe_events::retry_waiting(&stage.db, &stage.policy).await.expect("retried");
-    payday::stripe_events::replay(&stage.db, &stage.policy, "evt_w").await.expect("replayed").expect("the event");
+    let by = By::new("one", "r");
+    payday::stripe_events::replay(&stage.db, &stage.policy, "evt_w", &by).await.expect("replayed").expect("the event");
     stage.run("update stripe_accounts set stale = true").await;
     stage.run("update stripe_accounts set account = 'acct_gone' where account = 'acct_6'").await;
     payday::payees::read_stale(&stage.db, &stage.payer.stripe).await.expect("read");

@@ -3,6 +3,7 @@
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -10,6 +11,7 @@ use uuid::Uuid;
 
 use super::compare::Kind;
 use super::store::{self, Discrepancy};
+use crate::audit::{self, Act, By};
 use crate::boundary::Boundary;
 use crate::error::{self, Error, FieldError, Result};
 use crate::http::{AppState, CronOrOperator, Json, Page, PageQuery, Path, Problem, Query, RequestId};
@@ -274,11 +276,15 @@ async fn change(
     };
     let mut tx = state.db.begin().await?;
     let Some(mut it) = store::lock(&mut tx, id).await? else { return Err(Error::not_found("The discrepancy")) };
+    let told = |it: &Discrepancy| json!({ "state": it.state, "owner": it.owner, "note": it.note });
+    let before = told(&it);
     it.owner = given(change.owner, it.owner);
     it.note = given(change.note, it.note);
     it.state = change.state.unwrap_or(it.state);
     store::change(&mut tx, &it, &caller.actor()).await?;
     let changed = store::lock(&mut tx, id).await?.unwrap_or(it);
+    let act = Act { action: "discrepancy.change", subject: format!("discrepancy:{id}"), before, after: told(&changed) };
+    audit::record(&mut tx, &By::new(caller.actor(), &request_id), &act).await?;
     tx.commit(Boundary::SaveByRequest).await?;
     tracing::info!(discrepancy = id, actor = caller.actor(), state = changed.state, "discrepancy changed");
     Ok(axum::Json(ChangeAnswer { ok: true, success: true, discrepancy: changed.into(), request_id }))

@@ -15,8 +15,9 @@ pub use payouts::{payout_is, transfer_is_reversed};
 
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::audit::{self, Act, By};
 use crate::boundary::{Boundary, cross};
 use crate::clock;
 use crate::config::Policy;
@@ -197,7 +198,7 @@ pub struct Replayed {
 
 /// Tries an event again, as an operator asks: one that waits, was given up or was ignored. One that was applied has no second
 /// effect. `None`: there is no such event.
-pub async fn replay(db: &Db, policy: &Policy, id: &str) -> Result<Option<Replayed>> {
+pub async fn replay(db: &Db, policy: &Policy, id: &str, by: &By) -> Result<Option<Replayed>> {
     let mut tx = db.begin().await?;
     let Some((payload, state, tries)) = store::lock(&mut tx, id).await? else { return Ok(None) };
     let tried = state != "applied";
@@ -206,6 +207,12 @@ pub async fn replay(db: &Db, policy: &Policy, id: &str) -> Result<Option<Replaye
         store::finish(&mut tx, id, &effect, tries + 1).await?;
     }
     let kept = store::get(&mut tx, id).await?.map(|(event, _)| event);
+    if tried {
+        let after =
+            json!({ "state": kept.as_ref().map(|event| &event.state), "effect": kept.as_ref().map(|event| &event.effect) });
+        let act = Act { action: "event.replay", subject: format!("event:{id}"), before: json!({ "state": state }), after };
+        audit::record(&mut tx, by, &act).await?;
+    }
     tx.commit(Boundary::ApplyWaitingEvent).await?;
     Ok(kept.map(|event| Replayed { tried, event }))
 }

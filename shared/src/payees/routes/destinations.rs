@@ -3,9 +3,11 @@
 use axum::extract::State;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use crate::audit::{self, Act, By};
 use crate::boundary::Boundary;
 use crate::clock;
 use crate::error::{Error, Kind, Result};
@@ -142,7 +144,7 @@ pub(super) async fn destinations(
         (status = 200, description = "Confirmed.", body = ConfirmAnswer),
         (status = 400, description = "Not JSON.", body = Problem),
         (status = 401, description = "No or wrong credentials.", body = Problem),
-        (status = 403, description = "Not an operator.", body = Problem),
+        (status = 403, description = "Not an operator. `OWN_DESTINATION`: nobody confirms their own.", body = Problem),
         (status = 404, description = "There is no such payee, or they have no bank account.", body = Problem),
         (status = 409, description = "`DESTINATION_CHANGED`: it is another one by now. Nothing was confirmed.", body = Problem),
         (status = 422, description = "A field is wrong.", body = Problem),
@@ -158,21 +160,39 @@ pub(super) async fn confirm(
     Json(body): Json<ConfirmBody, MIB>,
 ) -> Result<axum::Json<ConfirmAnswer>> {
     let destination = body.destination;
+    let by = By::new(operator.id, &request_id);
+    let act = Act {
+        action: "destination.confirm",
+        subject: format!("payee:{payee_id}"),
+        before: json!({}),
+        after: json!({ "destination": destination }),
+    };
+    if operator.id == payee_id {
+        let refusal =
+            Error::new(Kind::Forbidden, "OWN_DESTINATION", "This is your own bank account; another operator has to look.");
+        return Err(audit::refused(&state.db, &by, &act, refusal).await?);
+    }
     let now = clock::now();
     let mut tx = state.db.begin().await?;
-    let retried = match store::confirm(&mut tx, payee_id, &destination, &operator.id.to_string(), now).await? {
+    let confirmed = store::confirm(&mut tx, payee_id, &destination, &by.actor, now).await;
+    let retried = if let Ok(Confirmed::Now) = confirmed {
+        store::mark_cured(&mut tx, vec![payee_id]).await?;
+        let retried = store::retry_payouts_to_new_bank_of(&mut tx, payee_id, now).await?;
+        audit::record(&mut tx, &by, &act).await?;
+        tx.commit(Boundary::SaveByRequest).await?;
+        retried
+    } else {
+        tx.rollback().await;
+        0
+    };
+    match confirmed? {
         Confirmed::Nothing => return Err(Error::not_found("The payee's bank account")),
         Confirmed::Changed => {
             let message = "The bank account is another one by now; look at it again.";
             return Err(Error::conflict("DESTINATION_CHANGED", message));
         }
-        Confirmed::Now => {
-            store::mark_cured(&mut tx, vec![payee_id]).await?;
-            store::retry_payouts_to_new_bank_of(&mut tx, payee_id, now).await?
-        }
-        Confirmed::Before => 0,
-    };
-    tx.commit(Boundary::SaveByRequest).await?;
+        Confirmed::Now | Confirmed::Before => {}
+    }
     tracing::info!(actor = %operator.id, payee = %payee_id, retried, "destination confirmed");
     Ok(axum::Json(ConfirmAnswer { ok: true, success: true, payee_id, destination, retried, request_id }))
 }

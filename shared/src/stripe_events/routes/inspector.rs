@@ -8,6 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::audit::By;
 use crate::error::{Error, Kind, Result};
 use crate::http::{AppState, Operator, Page, PageQuery, Path, Problem, Query, RequestId};
 use crate::stripe_events::store::{self, Filter, Kept};
@@ -202,7 +203,8 @@ async fn replay_event(
     RequestId(request_id): RequestId,
     Path(id): Path<String>,
 ) -> Result<axum::Json<ReplayAnswer>> {
-    let found = if is_word(&id) { replay(&state.db, &state.policy, &id).await? } else { None };
+    let by = By::new(operator.id, &request_id);
+    let found = if is_word(&id) { replay(&state.db, &state.policy, &id, &by).await? } else { None };
     let Replayed { tried, event } = found.ok_or_else(|| Error::not_found("The event"))?;
     tracing::info!(actor = %operator.id, event = id, tried, state = event.state, "event replayed");
     Ok(axum::Json(ReplayAnswer { ok: true, success: true, tried, event: event.into(), request_id }))
