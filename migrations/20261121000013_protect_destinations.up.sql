@@ -111,6 +111,7 @@ begin
     from final z;
 end $$;
 
+-- A sum does not become small by being asked for in parts: with an item counts all else that is set aside for the same payee.
 create or replace function payout_recheck(item_ids bigint[], policy jsonb, at timestamptz)
 returns table (item_id bigint, account text, destination text, automatic boolean, reason text)
 language sql stable as $$
@@ -118,7 +119,8 @@ language sql stable as $$
            first_exclusion(
                f.payout_enabled, not (policy ->> 'beta_only')::boolean or f.beta_enabled, true, f.account is not null, f.ready, f.blocked or b.at_stripe < 0, false,
                coalesce(f.destination_changed_at + make_interval(hours => (policy ->> 'destination_cooloff_hours')::int) > at, false)
-                   or needs_second_look(policy, i.amount_minor * c.micros_per_minor, f.destination_changed_at, a.destination, a.confirmed_destination), false,
+                   or needs_second_look(policy, greatest(i.amount_minor * c.micros_per_minor, b.reserved_platform + b.reserved_connected + b.in_flight),
+                                        f.destination_changed_at, a.destination, a.confirmed_destination), false,
                b.debt < 0 and b.available_platform + b.available_connected + b.debt < 0,
                i.amount_minor < minimum_payout_minor(policy, i.currency::text, least_at_stripe.minimum_minor, f.minimum_payout_amount, c.micros_per_minor, c.payout_multiple))
     from payout_items i

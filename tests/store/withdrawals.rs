@@ -351,3 +351,24 @@ async fn money_that_is_connected_goes_first_and_both_parts_come_back() {
     assert_eq!(stage.balance(1, "usd").await, "available_platform=10000000 available_connected=3000000");
     stage.world.audit().await;
 }
+
+/// Whoever takes an account over asks for many small sums before the bank becomes another one.
+#[tokio::test]
+async fn a_large_sum_to_an_unconfirmed_bank_does_not_become_small_by_being_asked_for_in_parts() {
+    let mut desk = Desk::of(1).await;
+    desk.stage.world.policy.two_person_above_cents = 500;
+    desk.stage.payer.policy = desk.stage.world.policy.clone();
+    let stage = &desk.stage;
+    let ids = [desk.ask(1, 100).await, desk.ask(1, 100).await];
+    stage.run("update stripe_accounts set destination = 'another', destination_changed_at = now() - interval '80 hours'").await;
+    desk.batch(ids[0]).await.expect("a batch");
+    stage.finish().await;
+    let request = withdrawals::store::of_creator(&mut stage.tx().await, creator(1), ids[0]).await.expect("read").expect("there");
+    assert_eq!((request.status.as_str(), request.failure_code.as_deref()), ("failed", Some("destination_cooloff")));
+    assert_eq!(stage.double.transfers().len(), 0);
+    stage.run("update stripe_accounts set confirmed_destination = destination").await;
+    desk.batch(ids[1]).await.expect("a batch");
+    stage.finish().await;
+    assert_eq!(stage.double.transfers().len(), 1, "an operator has looked");
+    stage.audit().await;
+}
