@@ -239,3 +239,38 @@ async fn nobody_who_is_blocked_is_paid_to_another_bank_until_the_block_is_lifted
         stage.audit().await;
     }
 }
+
+/// Whoever takes an account over on a pay day changes the bank while the money is on its way to it.
+#[tokio::test]
+async fn a_payout_waits_when_the_bank_changes_or_the_payee_is_blocked_after_the_transfer() {
+    for change in ["bank", "block"] {
+        let stage = Stage::new().await;
+        stage.double.set_transfer_available_after(86_400_000);
+        stage.crowd(1, 1_000).await;
+        stage.work().await;
+        assert_eq!(stage.statuses().await, "awaiting_available=1");
+        stage.later(Span::seconds(3)).await;
+        if change == "bank" {
+            stage.double.update_account("acct_1", |account| {
+                account.banks = vec![BankSpec { fingerprint: "another bank".to_owned(), ..BankSpec::default() }];
+            });
+            stage.hear().await;
+            payees::read_stale(&stage.db, &stage.payer.stripe).await.expect("read");
+        } else {
+            stage.run("update payees set blocked_reason = 'odd'").await;
+        }
+        for _ in 0..30 {
+            stage.later(Span::hours(1)).await;
+            stage.work().await;
+        }
+        assert_eq!((stage.statuses().await.as_str(), stage.double.payouts().len()), ("awaiting_available=1", 0), "{change}");
+        if change == "bank" {
+            stage.later(Span::hours(48)).await;
+        } else {
+            stage.run("update payees set blocked_reason = null").await;
+        }
+        stage.finish().await;
+        assert_eq!((stage.statuses().await.as_str(), stage.double.payouts().len()), ("in_transit=1", 1), "{change}");
+        stage.audit().await;
+    }
+}

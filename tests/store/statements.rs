@@ -111,6 +111,7 @@ async fn the_rest(stage: &Stage) {
     stripe_events::list(tx, &stripe_events::Filter::default(), None, 10).await.expect("events");
     payday::stripe_events::store::attempt(tx, 1).await.expect("an attempt");
     payday::stripe_events::store::reverse(tx, 1, 1).await.expect("reversed");
+    chunks::held_back(tx, &[ItemId(1)], &stage.policy, now).await.expect("items");
     jobs::has_newer_item(tx, ItemId(1)).await.expect("an answer");
     let breach = Breach { check: Check::InFlight, row: "a row".to_owned() };
     checks::stop_batch(tx, BatchId(1), &[breach]).await.expect("stopped");

@@ -184,6 +184,10 @@ impl Work<'_> {
             [] => Vec::new(),
             asked => chunks::recheck(&mut tx, asked, &self.payer.policy, now).await?,
         };
+        let second_legs = plan.second_legs();
+        if !second_legs.is_empty() {
+            plan.hold(chunks::held_back(&mut tx, &second_legs, &self.payer.policy, now).await?, now);
+        }
         let decided = plan.decide(rechecks, &situation)?;
         chunks::exclude(&mut tx, self.claim.batch_id, &decided.canceled).await?;
         let mut calls = decided.lookups;

@@ -18,6 +18,9 @@ use crate::rails::{Asked, Leg, Reply};
 /// After its slot a send may wait so long for a free place; later it is not sent.
 const SEND_GRACE_SECONDS: i64 = 30;
 
+/// A payout that is kept back is asked about again after so long.
+const HELD_HOURS: i64 = 1;
+
 /// What came of a call to Stripe for an item.
 #[derive(Debug, Clone)]
 pub struct Answer {
@@ -189,6 +192,30 @@ impl Plan {
             matches!(decided, Next::Dispatch(Leg::Transfer) | Next::Resend(Leg::Transfer)) || it.item.status == Status::Pending
         };
         self.ready.iter().filter(|(it, decided)| asks_again(it, *decided)).map(|(it, _)| it.item.id).collect()
+    }
+
+    /// Payments that have waited for their connected balance and whose payout is due: much may have changed since their transfer.
+    pub fn second_legs(&self) -> Vec<ItemId> {
+        let is_second =
+            |it: &Loaded, decided: Next| it.was == Status::AwaitingAvailable && matches!(decided, Next::Dispatch(Leg::Payout));
+        self.ready.iter().filter(|(it, decided)| is_second(it, *decided)).map(|(it, _)| it.item.id).collect()
+    }
+
+    /// Keeps these payouts back, each for its reason; they are asked about again in an hour. Their money stays where it is.
+    pub fn hold(&mut self, held: Vec<(ItemId, String)>, now: DateTime<Utc>) {
+        let mut held: HashMap<ItemId, String> = held.into_iter().collect();
+        for (it, decided) in std::mem::take(&mut self.ready) {
+            match held.remove(&it.item.id) {
+                None => self.ready.push((it, decided)),
+                Some(reason) => self.wave.items.push(ItemUpdate {
+                    due_at: Some(now + chrono::Duration::hours(HELD_HOURS)),
+                    // The two days that the connected balance may take count from the end of this.
+                    waiting_since: Some(now),
+                    failure_code: Some(reason),
+                    ..settle::item_row(&it)
+                }),
+            }
+        }
     }
 
     /// Turns what is ready into sends, lookups and rows. `rechecks`: the answers to [`Plan::asked_again`].

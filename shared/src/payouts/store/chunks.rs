@@ -224,6 +224,21 @@ pub async fn recheck(tx: &mut Tx, items: &[ItemId], policy: &Policy, now: DateTi
     tx.all(statement.bind(items.iter().map(|id| id.0).collect::<Vec<_>>()).bind(policy).bind(now)).await
 }
 
+/// Of items whose money is at Stripe, those that must not go on to the bank now, with the reason: their payee is blocked, or the
+/// bank account has become another one and waits for the cool-off or for an operator.
+pub async fn held_back(tx: &mut Tx, items: &[ItemId], policy: &Policy, now: DateTime<Utc>) -> Result<Vec<(ItemId, String)>> {
+    let policy =
+        serde_json::to_value(policy).map_err(|error| Error::internal("The policy cannot be written.").with_source(error))?;
+    let statement = query_as(
+        "select i.id, case when p.blocked_reason is not null then 'blocked' else 'destination_cooloff' end
+         from payout_items i join payees p on p.id = i.creator_id join currencies c on c.code = i.currency left join stripe_accounts a on a.payee_id = i.creator_id
+         where i.id = any($1)
+           and (p.blocked_reason is not null or a.destination_changed_at + make_interval(hours => ($2 ->> 'destination_cooloff_hours')::int) > $3
+                or needs_second_look($2, i.amount_minor * c.micros_per_minor, a.destination_changed_at, a.destination, a.confirmed_destination))",
+    );
+    tx.all(statement.bind(items.iter().map(|id| id.0).collect::<Vec<_>>()).bind(policy).bind(now)).await
+}
+
 /// Writes a wave, in one statement; a withdrawal request follows its item. If anything is no longer as it was loaded, it is refused as a whole and the caller reads again.
 pub async fn save(tx: &mut Tx, wave: &Wave, now: DateTime<Utc>) -> Result<()> {
     // The new attempts come after the old ones are closed, since an item has one open attempt.
