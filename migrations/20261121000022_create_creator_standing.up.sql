@@ -22,6 +22,7 @@ declare
     net_platform bigint;
     net_connected bigint;
     allowed bigint;
+    withdrawn bigint := 0;
     use_connected bigint;
     use_platform bigint;
     amount bigint;
@@ -60,7 +61,16 @@ begin
         debt := f.debt;
         net_platform := least(platform, debt);
         net_connected := least(connected, debt - net_platform);
-        allowed := floor((platform - net_platform + connected - net_connected)::numeric * keep_ppm / 1000000);
+        -- The part that stays behind is of all that there was since the last cycle: many withdrawals take no more of it than one.
+        if keep_ppm < 1000000 then
+            withdrawn := coalesce((
+                select sum((w.transfer_minor + w.connected_minor) * f.micros_per_minor) from withdrawal_requests w
+                where w.creator_id = creator and w.currency = f.currency and w.status in ('pending', 'batched', 'paid')
+                  and w.created_at > coalesce((select max(r.cutoff_at) from payout_runs r
+                                               where r.kind = 'scheduled' and f.schedule in (r.schedule, 'manual') and r.batches_created_at is not null), '-infinity')), 0);
+        end if;
+        allowed := platform - net_platform + connected - net_connected;
+        allowed := greatest(floor((allowed + withdrawn)::numeric * keep_ppm / 1000000) - withdrawn, 0);
         transfer_unit := coalesce(f.micros_per_minor * f.transfer_multiple, 1);
         payout_unit := coalesce(f.micros_per_minor * case when f.automatic then f.transfer_multiple else f.payout_multiple end, 1);
         use_connected := least(connected - net_connected, allowed) / transfer_unit * transfer_unit;

@@ -116,6 +116,16 @@ async fn the_reserve_stays_behind_also_when_all_is_withdrawn() {
 }
 
 #[tokio::test]
+async fn many_withdrawals_take_no_more_of_the_reserve_than_one() {
+    let api = Api::with(|policy: &mut Policy| policy.reserve = Ppm(100_000)).await;
+    creator(&api, ONE, 100_000).await;
+    for tokens in [50_000, 40_000] {
+        api.fine(ONE, "POST", REQUEST, Some(json!({ "tokenAmount": tokens }))).await;
+    }
+    assert_eq!(code(&api, ONE, "POST", REQUEST, Some(json!({ "tokenAmount": 1_000 }))).await.1, "INSUFFICIENT_BALANCE");
+}
+
+#[tokio::test]
 async fn a_payout_is_told_with_its_way_its_reason_and_only_to_its_creator() {
     let api = Api::start().await;
     for who in [ONE, OTHER] {

@@ -101,7 +101,7 @@ fn of_item(message: &Message, facts: &ItemFacts) -> Letter {
     };
     let why = facts.failure_reason.as_ref().map(|reason| format!("The reason we were given: {reason}"));
     let what_to_do = match status {
-        "failed" => "Please look whether Stripe asks you for something. We try again every day.".to_owned(),
+        "failed" => "Please look whether Stripe asks you for something.".to_owned(),
         status => reason::of_reason(status, None).action.to_owned(),
     };
     let paragraphs = [Some(happened), why, Some(what_to_do)].into_iter().flatten().collect();
@@ -141,7 +141,7 @@ fn withdrawal_failed(message: &Message, emails: Vec<String>) -> Letter {
 fn destination_changed(message: &Message, emails: Vec<String>) -> Letter {
     let paragraphs = vec![
         "The bank account that your payouts go to was changed.".to_owned(),
-        "If this was you, there is nothing to do. If it was not, please tell us at once: until a waiting time is over nothing is paid to the new account.".to_owned(),
+        "If this was you, there is nothing to do. If it was not, please tell us at once: new payouts wait for some time before they go there.".to_owned(),
     ];
     Letter::new(Audience::Creator(emails), "Your bank account was changed", paragraphs, message.id)
 }

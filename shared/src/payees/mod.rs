@@ -32,7 +32,10 @@ pub async fn read_stale(db: &Db, stripe: &Stripe) -> Result<()> {
             Ok(account) => account,
             Err(error) => {
                 tracing::warn!(account = id, error = %error, "account could not be read");
-                return Ok(());
+                if error.is_transient() {
+                    return Ok(());
+                }
+                continue;
             }
         };
         let mut tx = db.begin().await?;

@@ -13,14 +13,15 @@ use super::store::resume;
 use super::sweep::{MAX_RETRIES, Sweeper};
 use crate::boundary::Boundary;
 use crate::clock;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::queue::Message;
 
 /// Payees looked at by one sweep; the next looks at more.
 const PAYEES_AT_ONCE: i64 = 100;
 
 impl Sweeper {
-    /// Looks at everybody for whom something was mended.
+    /// Looks at everybody for whom something was mended. Whoever cannot be looked at keeps the mark for the next sweep, and holds up
+    /// nobody else.
     pub(super) async fn resume(&self) -> Result<()> {
         if !self.policy.auto_resume {
             return Ok(());
@@ -28,14 +29,12 @@ impl Sweeper {
         let mut tx = self.db.begin().await?;
         let cured = resume::cured(&mut tx, PAYEES_AT_ONCE).await?;
         drop(tx);
-        let mut passing = None;
         for (payee, cured_at) in cured {
             if let Err(error) = self.resume_payee(payee, cured_at).await {
                 tracing::warn!(%payee, error = %error, causes = error.causes(), "could not be resumed");
-                passing = passing.or(Some(error).filter(Error::is_transient));
             }
         }
-        passing.map_or(Ok(()), Err)
+        Ok(())
     }
 
     async fn resume_payee(&self, payee: Uuid, cured_at: DateTime<Utc>) -> Result<()> {
