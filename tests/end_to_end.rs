@@ -9,6 +9,8 @@ mod controls;
 mod database;
 #[path = "end_to_end/hints.rs"]
 mod hints;
+#[path = "end_to_end/histories.rs"]
+mod histories;
 #[path = "end_to_end/http.rs"]
 mod http;
 #[path = "end_to_end/job.rs"]

@@ -195,7 +195,8 @@ pub fn of_seed(seed: u64) -> History {
     history
 }
 
-fn person(rng: &mut Rng) -> Person {
+/// Somebody as anybody may be.
+pub(crate) fn person(rng: &mut Rng) -> Person {
     let schedules = [Schedule::Semimonthly, Schedule::Semimonthly, Schedule::Weekly, Schedule::Monthly, Schedule::Manual];
     let coins = if rng.u32(0..3) == 0 {
         vec![rng.usize(0..5), rng.usize(0..5)]
@@ -212,7 +213,7 @@ fn person(rng: &mut Rng) -> Person {
     }
 }
 
-fn rules(rng: &mut Rng) -> Rules {
+pub(crate) fn rules(rng: &mut Rng) -> Rules {
     Rules {
         chunk_size: [1, 2, 3, 25][rng.usize(0..4)],
         sends_per_worker: [1, 2, 5][rng.usize(0..3)],

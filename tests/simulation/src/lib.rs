@@ -8,6 +8,7 @@ pub mod deeds;
 pub mod history;
 pub mod many;
 pub mod planted;
+pub mod quiet;
 pub mod shrink;
 pub mod stripe;
 pub mod tables;
@@ -59,6 +60,13 @@ pub fn deeds_of(history: &History) -> Vec<deeds::Done> {
     let mut world = World::new(history, None, true);
     live(&mut world, history);
     world.deeds()
+}
+
+/// Lives the steps of a history without its ending and returns what it did to the tables, last how they were then.
+pub fn deeds_of_steps(history: &History) -> Result<Vec<deeds::Done>, Breach> {
+    let mut world = World::new(history, None, true);
+    world.live_steps(history)?;
+    Ok(world.deeds())
 }
 
 /// So much of what happened last is told of a failing history.

@@ -44,6 +44,8 @@ pub enum What {
 #[derive(Debug, Clone)]
 pub struct PayoutSaid {
     pub id: String,
+    /// The connected account whose money it is.
+    pub account: String,
     pub mark: String,
     pub amount: i64,
     pub currency: String,

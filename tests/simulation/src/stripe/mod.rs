@@ -309,6 +309,7 @@ impl Stripe {
         let it = &self.objects[object];
         let said = PayoutSaid {
             id: it.id.clone(),
+            account: it.account.clone(),
             mark: it.mark.clone(),
             amount: it.amount,
             currency: it.currency.clone(),
