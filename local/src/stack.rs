@@ -138,14 +138,16 @@ impl Drop for Tasks {
 
 /// Name of a secret's parameter: `CRON_SECRET` → `CronSecretArn`.
 pub fn secret_parameter(name: &str) -> String {
-    let pascal: String = name
-        .split('_')
-        .map(|word| {
-            let (first, rest) = word.split_at(word.len().min(1));
-            format!("{first}{}", rest.to_lowercase())
-        })
-        .collect();
-    format!("{pascal}Arn")
+    format!("{}Arn", parameter(name))
+}
+
+/// The parameter for a setting: `HOLD_DAYS` is `HoldDays`.
+pub fn parameter(name: &str) -> String {
+    let pascal = name.split('_').map(|word| {
+        let (first, rest) = word.split_at(word.len().min(1));
+        format!("{first}{}", rest.to_lowercase())
+    });
+    pascal.collect()
 }
 
 async fn listen() -> Result<(TcpListener, String, u16), StackError> {

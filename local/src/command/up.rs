@@ -9,9 +9,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{DONE, FAILED, WRONG_USE, build, repository};
 use crate::console::{note, say};
 use crate::control::{Control, ControlError};
+use crate::job::settings_given;
 use crate::post_office::PostOffice;
 use crate::postgres::{Postgres, PostgresError};
-use crate::stack::{Stack, StackError, StackOptions};
+use crate::stack::{Stack, StackError, StackOptions, parameter};
 use crate::stripe_double::{Settlement, StripeDouble, StripeDoubleOptions, WebhookTarget};
 
 pub struct Up {
@@ -37,6 +38,9 @@ pub enum Stripe {
 
 /// The database of `up`, `demo` and `run`; a kept one stays until `reset`.
 pub const DATABASE: &str = "payday";
+
+/// The shell variables that `up` prints and docs/api.md begins with.
+pub const VARIABLES: [&str; 5] = ["API", "CRON", "JWT_SECRET", "STRIPE", "DATABASE"];
 
 #[derive(Debug, thiserror::Error)]
 enum UpError {
@@ -120,6 +124,8 @@ async fn serve(up: Up) -> Result<(), UpError> {
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
+    // A parameter wins over the environment, whose values are not held to the template's limits.
+    options.environment.extend(settings_given().filter(|(name, _)| !up.parameters.contains_key(&parameter(name))));
     options.parameters = up.parameters;
     options.parameters.entry("StripeApiBase".to_owned()).or_insert(url.clone());
     options.parameters.entry("FrontendUrl".to_owned()).or_insert("http://localhost:3000".to_owned());
@@ -160,6 +166,9 @@ async fn serve(up: Up) -> Result<(), UpError> {
         due.map(|(name, due)| format!("{name} {}", due.map_or("off".to_owned(), |due| due.to_rfc3339()))).collect();
     say(&format!("schedules  {}", due.join("\n           ")));
     say("fire one from another terminal with `cargo payday fire NAME`; Ctrl-C ends");
+    let values = [stack.http_url.as_str(), &cron_secret, &jwt_secret, &url, &database_url];
+    let variables: Vec<String> = VARIABLES.iter().zip(values).map(|(name, value)| format!("{name}='{value}'")).collect();
+    say(&format!("\nfor docs/api.md, in a shell:\n{}", variables.join(" ")));
 
     tokio::select! {
         _ = interrupt.recv() => {}

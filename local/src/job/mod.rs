@@ -55,6 +55,11 @@ const SETTINGS: [&str; 25] = [
     "RUST_LOG",
 ];
 
+/// The settings that stand in this process's environment.
+pub fn settings_given() -> impl Iterator<Item = (String, String)> {
+    SETTINGS.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
+}
+
 /// Which Stripe is talked to.
 pub enum Target {
     Double(StripeDouble),
@@ -295,8 +300,7 @@ fn check_cycle(policy: &Policy, cycle_on: NaiveDate) -> Result<(), Failure> {
 
 fn stack_options(job: &Job, url: &str) -> StackOptions {
     let mut options = StackOptions::new(&job.folder, &job.template, &job.bin_dir, url);
-    let given = SETTINGS.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
-    options.environment.extend(given);
+    options.environment.extend(settings_given());
     options.environment.extend(job.settings.clone());
     options.environment.insert("STRIPE_API_BASE".to_owned(), job.target.base_url());
     options.secrets.extend([
