@@ -7,6 +7,8 @@ mod abuse;
 mod controls;
 #[path = "end_to_end/database.rs"]
 mod database;
+#[path = "end_to_end/docs.rs"]
+mod docs;
 #[path = "end_to_end/hints.rs"]
 mod hints;
 #[path = "end_to_end/histories.rs"]

@@ -142,6 +142,8 @@ pub struct Expected {
     pub halted: i64,
     /// Keys that were used in two ways, because Stripe was made to say nonsense.
     pub contradictions: bool,
+    /// Accounts that have left: what became of their last payout nobody here can know.
+    pub gone: Vec<String>,
 }
 
 impl System {
