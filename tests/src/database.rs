@@ -57,7 +57,9 @@ fn start() -> Cluster {
 }
 
 async fn start_cluster() -> Result<Postgres, PostgresError> {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/test-postgres");
+    // `cargo payday test` says where there is memory for it.
+    let in_memory = std::env::var_os("PAYDAY_TEST_POSTGRES").map(PathBuf::from);
+    let folder = in_memory.unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/test-postgres"));
     let mut place = 0;
     loop {
         place += 1;

@@ -274,7 +274,7 @@ mod tests {
         for (status, happened, what_to_do) in [
             ("payout_blocked", "Your bank did not take", "Update the bank account"),
             ("returned", "Your bank sent back", "Update the bank account"),
-            ("failed", "could not be made", "We try again every day"),
+            ("failed", "could not be made", "whether Stripe asks you"),
         ] {
             let letter = of_item(&message("creator_not_paid", json!({ "itemId": 1, "status": status })), &facts());
             assert_eq!(letter.subject, "Your payout of 90.50 USD did not arrive", "{status}");
