@@ -1,5 +1,10 @@
 //! The operators' buttons over HTTP, and what the audit log has of them afterwards.
 
+use std::time::Duration;
+
+use payday::boundary::Boundary;
+use payday::payouts::controls;
+use payday::payouts::store::controls as store;
 use serde_json::{Value as Json, json};
 use uuid::Uuid;
 
@@ -41,6 +46,30 @@ async fn pause_and_kill_switch_are_mirrored_by_the_scheduler_and_resume_restores
     assert_eq!(pick(&rows[3], &["actor", "outcome"]), [&json!(OPERATOR), &json!("done")]);
     assert_eq!(rows[3]["requestId"], paused["requestId"]);
     assert_eq!(pick(&rows[3]["after"], &["paused", "reason"]), [&json!(true), &json!("the bank called")]);
+}
+
+#[tokio::test]
+async fn two_who_mirror_a_pause_at_once_forget_no_schedule() {
+    let api = Api::start().await;
+    api.sql("update payout_controls set paused = true").await;
+    // Another has written down the weekly schedule and switched it off; the commit comes while this one waits for the row.
+    api.aws.schedules.set_state("payout-weekly", "DISABLED");
+    let mut other = api.database.tx().await;
+    store::suspend(&mut other, &["payout-weekly".to_owned()]).await.expect("kept");
+    let waits = "pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+    let another = async {
+        while api.database.count(waits).await == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        other.commit(Boundary::Outside).await.expect("a commit");
+    };
+    let (mirrored, ()) = tokio::join!(controls::mirror(&api.db, &api.state.scheduler), another);
+    mirrored.expect("mirrored");
+    assert_eq!(
+        controls::suspended(&api.db).await.expect("names"),
+        ["payout-monthly", "payout-semimonthly", "payout-weekly"],
+        "what resume switches on again"
+    );
 }
 
 #[tokio::test]

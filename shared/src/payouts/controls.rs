@@ -72,32 +72,33 @@ pub async fn mirror(db: &Db, scheduler: &Scheduler) -> Result<()> {
         let mut tx = db.begin().await?;
         let is = store::read(&mut tx).await?;
         drop(tx);
-        let is_stopped = is.is_stopped();
-        if is_stopped {
-            suspend(db, scheduler, is).await?
+        if is.is_stopped() {
+            suspend(db, scheduler).await?
         } else {
-            unsuspend(db, scheduler, is).await?
+            unsuspend(db, scheduler, &is).await?
         }
         let mut tx = db.begin().await?;
-        if store::read(&mut tx).await?.is_stopped() == is_stopped {
+        if store::read(&mut tx).await?.changed_at == is.changed_at {
             return Ok(());
         }
     }
     Ok(())
 }
 
-async fn suspend(db: &Db, scheduler: &Scheduler, before: Switches) -> Result<()> {
+async fn suspend(db: &Db, scheduler: &Scheduler) -> Result<()> {
     let arming = scheduler.armed(&SCHEDULES).await?;
     let armed: Vec<&str> = arming.into_iter().filter(|(_, arming)| *arming == Arming::Enabled).map(|(name, _)| name).collect();
     if armed.is_empty() {
         return Ok(());
     }
     let mut tx = db.begin().await?;
-    if !store::lock(&mut tx).await?.is_stopped() {
+    let is = store::lock(&mut tx).await?;
+    if !is.is_stopped() {
         tx.rollback().await;
         return Ok(());
     }
-    let mut suspended = before.suspended_schedules;
+    // Also those that another has switched off meanwhile.
+    let mut suspended = is.suspended_schedules;
     suspended.extend(armed.iter().map(|name| (*name).to_owned()));
     suspended.sort();
     suspended.dedup();
@@ -109,7 +110,7 @@ async fn suspend(db: &Db, scheduler: &Scheduler, before: Switches) -> Result<()>
     Ok(())
 }
 
-async fn unsuspend(db: &Db, scheduler: &Scheduler, before: Switches) -> Result<()> {
+async fn unsuspend(db: &Db, scheduler: &Scheduler, before: &Switches) -> Result<()> {
     if before.suspended_schedules.is_empty() {
         return Ok(());
     }
@@ -117,7 +118,8 @@ async fn unsuspend(db: &Db, scheduler: &Scheduler, before: Switches) -> Result<(
         scheduler.switch(name, true).await?;
     }
     let mut tx = db.begin().await?;
-    if store::lock(&mut tx).await?.is_stopped() {
+    // Whoever has pressed since may have switched them off again.
+    if store::lock(&mut tx).await?.changed_at != before.changed_at {
         tx.rollback().await;
         return Ok(());
     }

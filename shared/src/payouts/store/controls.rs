@@ -1,5 +1,6 @@
 //! The SQL of stopping and going on: pause and kill switch, what mirrors them, and halted batches.
 
+use chrono::{DateTime, Utc};
 use sqlx::FromRow;
 
 use crate::db::{Tx, query, query_as};
@@ -14,6 +15,8 @@ pub struct Switches {
     pub reason: Option<String>,
     /// Schedules that were switched off for it.
     pub suspended_schedules: Vec<String>,
+    /// When somebody last pressed.
+    pub changed_at: DateTime<Utc>,
 }
 
 impl Switches {
@@ -24,12 +27,13 @@ impl Switches {
 
 /// How they are switched just now, for whoever only looks: a kill switch never waits for that.
 pub async fn read(tx: &mut Tx) -> Result<Switches> {
-    tx.one(query_as("select paused, killed, reason, suspended_schedules from payout_controls")).await
+    tx.one(query_as("select paused, killed, reason, suspended_schedules, changed_at from payout_controls")).await
 }
 
 /// The switches under their lock.
 pub async fn lock(tx: &mut Tx) -> Result<Switches> {
-    tx.one(query_as("select paused, killed, reason, suspended_schedules from payout_controls for no key update")).await
+    tx.one(query_as("select paused, killed, reason, suspended_schedules, changed_at from payout_controls for no key update"))
+        .await
 }
 
 pub async fn switch(tx: &mut Tx, paused: bool, killed: bool, reason: &str, by: &str) -> Result<()> {
