@@ -8,7 +8,7 @@ use payday::config::Policy;
 use payday::db::{Tx, query};
 use payday::earnings::store as earnings;
 use payday::id::ChunkId;
-use payday::payees::{self, NewPayee};
+use payday::payees;
 use payday::payouts::checks;
 use payday::payouts::store::{batches, chunks, jobs};
 use payday::payouts::sweep::Sweeper;
@@ -24,7 +24,7 @@ use payday_simulation::tables::{CURRENCIES, payee_id};
 use payday_tests::database::Database;
 use payday_tests::queues::QueueServer;
 use payday_tests::stage::{KEY, stripe};
-use payday_tests::world::policy;
+use payday_tests::world::{person, policy};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -246,16 +246,7 @@ impl Again {
     async fn people(&self, deed: &Deed) {
         match deed {
             Deed::Settle { payee, enabled, schedule, minimum } => {
-                let person = NewPayee {
-                    id: payee_id(*payee),
-                    account: None,
-                    country: Some("US".to_owned()),
-                    email: None,
-                    payout_enabled: *enabled,
-                    minimum_payout: (*minimum > 0).then(|| minimum.to_string()),
-                    schedule: *schedule,
-                    beta: false,
-                };
+                let person = person(payee_id(*payee), *enabled, *minimum, *schedule);
                 let mut tx = self.tx().await;
                 payees::store::import(&mut tx, &[person]).await.expect("a payee");
                 commit(tx).await;

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use payday::boundary::Boundary;
 use payday::earnings::{NewEarning, Value};
-use payday::payees::{self, NewPayee};
+use payday::payees;
 use payday_local::stripe_double::{AccountSpec, BankSpec, ClockMode, DestinationCharge};
 use payday_simulation::deeds::{Deed, Done};
 use payday_simulation::history::History;
@@ -20,6 +20,7 @@ use payday_simulation::tables::{CURRENCIES, payee_id};
 use payday_simulation::{deeds_of_steps, quiet};
 use payday_tests::http::request;
 use payday_tests::system::{STRIPE_KEY, Setup, System};
+use payday_tests::world::person;
 use serde_json::json;
 
 /// What is compared of each table, by column of `rows`: everything but ids of rows, keys and hashes made of them, and the instants
@@ -152,16 +153,7 @@ impl Again {
         self.system.double.set_time_ms(at.timestamp_millis());
         match &done.deed {
             Deed::Settle { payee, enabled, schedule, minimum } => {
-                let person = NewPayee {
-                    id: payee_id(*payee),
-                    account: None,
-                    country: Some("US".to_owned()),
-                    email: None,
-                    payout_enabled: *enabled,
-                    minimum_payout: (*minimum > 0).then(|| minimum.to_string()),
-                    schedule: *schedule,
-                    beta: false,
-                };
+                let person = person(payee_id(*payee), *enabled, *minimum, *schedule);
                 let mut tx = self.system.database.tx().await;
                 payees::store::import(&mut tx, &[person]).await.expect("a payee");
                 tx.commit(Boundary::Outside).await.expect("a commit");

@@ -24,7 +24,7 @@ use crate::audit;
 use crate::database::Database;
 use crate::http::{self, Answer};
 use crate::pooler::Pooler;
-use crate::world::{account_of, at, creator, cutoff, earning, policy};
+use crate::world::{account_of, at, creator, cutoff, earning, person, policy};
 
 /// For everything that happens by itself; only a failure waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -195,16 +195,7 @@ impl System {
 
     /// Enters creators, with their accounts as the double describes them.
     pub async fn creators(&self, numbers: std::ops::RangeInclusive<u128>) {
-        let new = |n: u128| NewPayee {
-            id: creator(n),
-            account: Some(account_of(n)),
-            country: Some("US".to_owned()),
-            email: None,
-            payout_enabled: true,
-            minimum_payout: None,
-            schedule: Schedule::Semimonthly,
-            beta: false,
-        };
+        let new = |n: u128| NewPayee { account: Some(account_of(n)), ..person(creator(n), true, 0, Schedule::Semimonthly) };
         let people: Vec<NewPayee> = numbers.clone().map(new).collect();
         let stripe = self.stripe();
         let mut accounts: Vec<(Uuid, Account)> = Vec::new();

@@ -40,6 +40,20 @@ pub fn creator(n: u128) -> Uuid {
     Uuid::from_u128((0xc0de << 112) | n)
 }
 
+/// An American payee without an account. The minimum is in whole units; 0 is none of their own.
+pub fn person(id: Uuid, payout_enabled: bool, minimum: i64, schedule: Schedule) -> NewPayee {
+    NewPayee {
+        id,
+        account: None,
+        country: Some("US".to_owned()),
+        email: None,
+        payout_enabled,
+        minimum_payout: (minimum > 0).then(|| minimum.to_string()),
+        schedule,
+        beta: false,
+    }
+}
+
 /// The connected account of the n-th creator.
 pub fn account_of(n: u128) -> String {
     format!("acct_{n}")
@@ -122,16 +136,7 @@ impl World {
     }
 
     pub async fn creators(&self, numbers: std::ops::RangeInclusive<u128>) {
-        let new = |n: u128| NewPayee {
-            id: creator(n),
-            account: Some(account_of(n)),
-            country: Some("US".to_owned()),
-            email: None,
-            payout_enabled: true,
-            minimum_payout: None,
-            schedule: Schedule::Semimonthly,
-            beta: false,
-        };
+        let new = |n: u128| NewPayee { account: Some(account_of(n)), ..person(creator(n), true, 0, Schedule::Semimonthly) };
         let people: Vec<NewPayee> = numbers.clone().map(new).collect();
         let account = |n| (creator(n), serde_json::from_value(ready_account(&account_of(n))).expect("an account"));
         let accounts: Vec<(Uuid, Account)> = numbers.map(account).collect();

@@ -102,38 +102,34 @@ impl Desk<'_> {
     async fn decide_retry(&self, tx: &mut Tx, id: ItemId, reason: &str) -> Result<Outcome> {
         let now = clock::now();
         let mut it = load(tx, id).await?;
-        let before = told(&it.item);
+        let (status, before) = (it.item.status, told(&it.item));
         let money = whereabouts(tx, &it).await?;
-        let decided = decide::retry(&mut it.clone(), &money, now)?;
-        if matches!(decided, Retry::Again(_)) {
-            let stands = standing(tx, self.policy, &it, now).await?;
-            if it.item.status == Status::Failed && stands.superseded {
-                let message = "A newer payment of this payee has the money; the failed one is not tried again.";
-                return Err(Error::conflict("SUPERSEDED", message));
-            }
-            // Money that is on its way already is kept only from an account that cannot take it, or from whom somebody has blocked.
-            let counts = |why: &String| {
-                it.item.status == Status::Failed || matches!(why.as_str(), "no_account" | "account_not_ready" | "blocked")
-            };
-            if let Some(why) = stands.reason.filter(counts) {
-                let message = format!("The payee cannot be paid now ({why}). {}", reason::of_reason(&why, None).action);
-                return Err(Error::conflict("NOT_ELIGIBLE", message));
-            }
-        }
         let wave = match decide::retry(&mut it, &money, now)? {
             Retry::Again(wave) => wave,
-            Retry::UnderWay => return Ok(Outcome::Decided(Decided::Already(it.item.status))),
+            Retry::UnderWay => return Ok(Outcome::Decided(Decided::Already(status))),
             Retry::Open => {
                 let message = "Nobody knows yet what became of its last attempt: resolve that first.";
                 return Err(Error::conflict("RESOLVE_FIRST", message));
             }
             Retry::Never => {
-                let status = it.item.status.as_str();
+                let status = status.as_str();
                 let message =
                     format!("An item that is {status} cannot be tried again. {}", reason::of_reason(status, None).action);
                 return Err(Error::conflict("NOT_RETRYABLE", message));
             }
         };
+        let stands = standing(tx, self.policy, &it, now).await?;
+        if status == Status::Failed && stands.superseded {
+            let message = "A newer payment of this payee has the money; the failed one is not tried again.";
+            return Err(Error::conflict("SUPERSEDED", message));
+        }
+        // Money that is on its way already is kept only from an account that cannot take it, or from whom somebody has blocked.
+        let counts =
+            |why: &String| status == Status::Failed || matches!(why.as_str(), "no_account" | "account_not_ready" | "blocked");
+        if let Some(why) = stands.reason.filter(counts) {
+            let message = format!("The payee cannot be paid now ({why}). {}", reason::of_reason(&why, None).action);
+            return Err(Error::conflict("NOT_ELIGIBLE", message));
+        }
         chunks::save(tx, &wave, now).await?;
         let mut after = told(&it.item);
         after["reason"] = reason.into();
